@@ -1,0 +1,104 @@
+"""Tensors in files: opened without running code, written whole or not at all."""
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pvt_bench.errors import InputError
+
+# Where training scripts put the state dict inside a checkpoint.
+NESTED = ("state_dict", "model")
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict onto the CPU: .safetensors, or any file of `torch.save` with tensors only.
+
+    A checkpoint that holds its state dict under `state_dict` or `model` is unwrapped.
+
+    Raises:
+        InputError: no such file; an empty, truncated or foreign one; one that holds code or
+            objects beside tensors, which are never unpickled.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. Type the path of a .pth or .safetensors file.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty. Copy or download it again.")
+    content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    for key in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = isinstance(content, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+    if not tensors or not content:
+        raise InputError(
+            f"{path} holds no state dict: expected names with tensors, at its top or under "
+            f"{' or '.join(NESTED)}."
+        )
+    return dict(content)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors file."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is truncated or no .safetensors file ({error}).") from error
+
+
+def read_torch(path: Path) -> Any:
+    """Read a file of `torch.save`, tensors and plain containers only."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    # A zip archive since torch 1.6, before that a pickle of protocol 2.
+    if start not in (b"PK", b"\x80\x02"):
+        raise InputError(f"{path} is neither a file of torch.save nor .safetensors by its name.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} holds code or objects, not just tensors, and opening it could run that code: "
+            "it is refused. If you trust its source, convert it on a machine of your choice: "
+            "content = torch.load(PATH, weights_only=False), then "
+            "safetensors.torch.save_file(content['state_dict'], 'weights.safetensors')."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is truncated or damaged ({type(error).__name__}). Copy or download it again."
+        ) from error
+
+
+def save_weights(module: nn.Module, path: str | Path) -> None:
+    """Write a module's state dict as .safetensors; the file appears whole or not at all."""
+    path = Path(path)
+    # Copies, because safetensors takes neither channels_last nor shared memory.
+    state = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(state, part, metadata={"format": "pt"})
+        flush(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Make a file's content, or a directory's entries, survive a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

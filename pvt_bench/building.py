@@ -1,0 +1,114 @@
+"""From a configuration to the objects of a run; what cannot be built is an InputError."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from pvt_bench.backbones import create, freeze, load_network
+from pvt_bench.config import Mode
+from pvt_bench.errors import InputError, nearest
+
+PRECISIONS = ("32-true", "bf16-mixed")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check(config: DictConfig) -> None:
+    """Refuse what is known to be wrong before anything is built or read."""
+    gpu = torch.cuda.is_available()
+    if config.trainer.accelerator == "gpu" and not gpu:
+        raise InputError(
+            "trainer=gpu: torch finds no GPU here. Type trainer=cpu, or trainer=auto to take a "
+            "GPU where there is one."
+        )
+    _check_choice("trainer.precision", config.trainer.precision, PRECISIONS)
+    _check_choice("speed.dtype", config.speed.dtype, DTYPES)
+    for key in ("trainer.checkpoint_every", "trainer.log_every", "speed.repeats"):
+        if OmegaConf.select(config, key) < 1:
+            raise InputError(f"{key}={OmegaConf.select(config, key)} must be at least 1.")
+    if config.mode == Mode.test and config.weights is None:
+        raise InputError(
+            "mode=test scores a trained network and needs one: type weights=PATH, for example "
+            "the weights.safetensors of a finished run."
+        )
+
+
+def build_network(config: DictConfig, num_classes: int, weights: str | None = None) -> nn.Module:
+    """The task's network on the configured backbone.
+
+    weights: of the backbone, "imagenet" or a path; None for random ones.
+    """
+    options = plain(config.model) | {"num_classes": num_classes, "weights": weights}
+    backbone = create(features=config.task.features, **options)
+    return _build(config.task.network, backbone=backbone, num_classes=num_classes)
+
+
+def build_skeleton(config: DictConfig) -> nn.Module:
+    """The network of the published protocol on the meta device, frozen as published."""
+    with torch.device("meta"):
+        network = build_network(config, config.task.protocol.num_classes)
+    _freeze(network, config)
+    return network
+
+
+def build_loaded(config: DictConfig, num_classes: int) -> tuple[nn.Module, str | None]:
+    """The network with what `weights` or `model.weights` names, then frozen as published.
+
+    Nothing is frozen where nothing was loaded. The report says what was loaded.
+    """
+    if config.weights is not None:
+        network = build_network(config, num_classes)
+        report = str(load_network(network, config.weights))
+    elif config.model.weights is not None:
+        network = build_network(config, num_classes, config.model.weights)
+        backbone: Any = network.backbone
+        report = str(backbone.load_report)
+    else:
+        return build_network(config, num_classes), None
+    _freeze(network, config)
+    return network, report
+
+
+def open_data(config: DictConfig) -> dict[str, Any]:
+    """The views that the task asks for: "val", and "train" where the run trains."""
+    dataset = _build(config.dataset)
+    splits = ("train", "val") if config.mode == Mode.train else ("val",)
+    return {split: getattr(dataset, config.task.view)(split) for split in splits}
+
+
+def build_module(
+    config: DictConfig, network: nn.Module, build_optimizer: Callable[..., Any] | None, view: Any
+) -> Any:
+    """The task's module around its network."""
+    return _build(config.task.module, network=network, build_optimizer=build_optimizer, view=view)
+
+
+def device(config: DictConfig) -> torch.device:
+    """Where the trainer would compute."""
+    gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain dicts, lists and scalars, resolved."""
+    values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _build(config: DictConfig, **objects: Any) -> Any:
+    # Called here and not by Hydra, which would wrap an InputError into one of its own.
+    return instantiate(config, _partial_=True, _convert_="all")(**objects)
+
+
+def _freeze(network: nn.Module, config: DictConfig) -> None:
+    backbone: Any = network.backbone
+    freeze(backbone, config.freeze.stages, config.freeze.batch_norm)
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"There is no {key}={value}. {nearest(value, choices)}")

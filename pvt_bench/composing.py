@@ -1,0 +1,70 @@
+"""What a command line is taken to mean, and how it is explained where it means nothing."""
+
+from collections.abc import Mapping, Sequence
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pvt_bench.errors import InputError, nearest
+
+
+def add_dataset(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Where PVT_BENCH_DATA is set and no dataset is typed, add the task's own.
+
+    The first word of a task's name is its dataset: coco_retinanet, imagenet_classification.
+    """
+    tasks = [word.removeprefix("task=") for word in arguments if word.startswith("task=")]
+    if not environment.get("PVT_BENCH_DATA") or _names_dataset(arguments):
+        return list(arguments)
+    own = dict.fromkeys(task.partition("_")[0] for task in tasks[-1:] if "," not in task)
+    return [*arguments, *(f"dataset={name}" for name in own)]
+
+
+def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:
+    """The first line of a run: which dataset it uses, why, and how to choose another."""
+    if _names_dataset(typed):
+        reason, other = "as typed", "coco dataset.root=PATH" if name == "digits" else "digits"
+    elif name == "digits":
+        reason, other = "built in, the default", "coco dataset.root=PATH"
+    else:
+        reason, other = "PVT_BENCH_DATA is set", "digits"
+    place = f" at {root}" if root else ""
+    return f"dataset: {name}{place} ({reason}; dataset={other} chooses another)"
+
+
+def explain(error: BaseException) -> str | None:
+    """What is wrong with the input, what was expected and what to type; None for other errors."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _explain_choice(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _explain_key(error)
+    return None
+
+
+def _names_dataset(arguments: Sequence[str]) -> bool:
+    return any(word.startswith("dataset=") for word in arguments)
+
+
+def _explain_choice(error: MissingConfigException) -> str:
+    group, _, word = (error.missing_cfg_file or "").rpartition("/")
+    if not group or not error.options:
+        return str(error)
+    options = list(error.options)
+    everything = ", ".join(sorted(options))
+    return f"There is no {group}={word}. {nearest(word, options)}\n{group} is one of: {everything}"
+
+
+def _explain_key(error: HydraException | OmegaConfBaseException) -> str:
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if not isinstance(cause, OmegaConfBaseException):
+        return str(error).replace("\t", "  ")
+    what = str(cause).splitlines()[0]
+    parent = cause.parent_node
+    if cause.full_key and isinstance(parent, DictConfig) and cause.key not in parent:
+        path = cause.full_key.rpartition(".")[0]
+        keys = [f"{path}.{key}".removeprefix(".") for key in map(str, parent)]
+        return f"There is no key {cause.full_key}. {nearest(cause.full_key, keys)}"
+    return f"{cause.full_key}: {what}" if cause.full_key else what

@@ -1,0 +1,142 @@
+"""The types of the configuration: a wrong type or an unknown key fails when it is composed.
+
+The values are in `conf/`. `model`, `task` and `dataset` hold what their builders take, which those
+check themselves.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+class Mode(StrEnum):
+    """What one run does."""
+
+    train = "train"
+    test = "test"
+    cost = "cost"
+    speed = "speed"
+
+
+class Optimizer(StrEnum):
+    """The optimizers of the published recipes."""
+
+    adamw = "adamw"
+    sgd = "sgd"
+
+
+class Decay(StrEnum):
+    """How the learning rate falls: by `gamma` at each milestone, or as half a cosine to zero."""
+
+    step = "step"
+    cosine = "cosine"
+
+
+@dataclass
+class Schedule:
+    """How long and with which steps a network is trained.
+
+    epochs or steps: the length; exactly one of them is set.
+    warmup_steps, warmup_ratio: the rate rises linearly from `warmup_ratio * lr`.
+    milestones: epochs at whose end the rate is multiplied by `gamma` (decay: step).
+    gradient_clip: largest norm of the gradient, or none.
+    """
+
+    name: str = MISSING
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = MISSING
+    optimizer: Optimizer = Optimizer.adamw
+    lr: float = MISSING
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    warmup_steps: int = 0
+    warmup_ratio: float = 0.001
+    decay: Decay = Decay.step
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    gradient_clip: float | None = None
+
+
+@dataclass
+class Freeze:
+    """What the papers freeze of a pre-trained backbone: the stem with the first `stages` stages,
+    and the statistics of batch norms. It applies where weights are loaded, and to costs."""
+
+    stages: int = 0
+    batch_norm: bool = False
+
+
+@dataclass
+class Trainer:
+    """Where and how the loop runs."""
+
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    workers: int = 2
+    eval_batch_size: int = 8
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+
+@dataclass
+class Tracking:
+    """Address of the MLflow store; the default is sqlite under `results_dir`."""
+
+    uri: str | None = None
+
+
+@dataclass
+class CostOptions:
+    """fvcore: also count activations and a second opinion by fvcore, which takes longer."""
+
+    fvcore: bool = False
+
+
+@dataclass
+class SpeedOptions:
+    """size: height and width, the task's own by default. Each timing takes at most `seconds`
+    once three calls are timed."""
+
+    size: list[int] | None = None
+    batch_size: int = 8
+    dtype: str = "float32"
+    warmup: int = 3
+    repeats: int = 20
+    seconds: float = 60.0
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    model: Any = MISSING
+    task: Any = MISSING
+    dataset: Any = MISSING
+    schedule: Schedule = field(default_factory=Schedule)
+    freeze: Freeze = field(default_factory=Freeze)
+    trainer: Trainer = field(default_factory=Trainer)
+    tracking: Tracking = field(default_factory=Tracking)
+    cost: CostOptions = field(default_factory=CostOptions)
+    speed: SpeedOptions = field(default_factory=SpeedOptions)
+    mode: Mode = Mode.train
+    seed: int = 0
+    weights: str | None = None
+    rerun: bool = False
+    results_dir: str = MISSING
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name that `conf/config.yaml` starts from."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def config_dir() -> Path:
+    """The folder `conf/`: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"

@@ -1,0 +1,223 @@
+"""COCO's instance annotations, checked once and held as flat arrays.
+
+Forked loader workers share flat arrays; lists of dicts they would copy page by page. The format:
+https://cocodataset.org/#format-data
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pvt_bench.errors import InputError
+
+# Pixels. Thinner boxes can lose their extent when float32 coordinates are resized.
+MIN_SIDE = 0.01
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The I images and N objects of one annotation file, objects grouped by image.
+
+    Objects of image i are rows `offsets[i]` to `offsets[i + 1]`. `boxes` (N, 4) are float32 XYXY
+    in pixels of the file's image, clipped to it; `labels` (N,) count from 0 in the order of the
+    `category_ids` (K,); `sizes` (I, 2) are (height, width). `dropped` counts by reason what was
+    left out. `segmentations` are the file's own, as JSON, or None where they were not asked for.
+    """
+
+    categories: list[str]
+    category_ids: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    file_names: NDArray[np.str_]
+    offsets: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    iscrowd: NDArray[np.bool_]
+    segmentations: "PackedJson | None"
+    dropped: dict[str, int]
+    fingerprint: str
+
+
+class PackedJson:
+    """A read-only list of JSON values in one array of bytes."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        texts = [json.dumps(value).encode() for value in values]
+        self._ends = np.cumsum([0, *map(len, texts)])
+        self._bytes = np.frombuffer(b"".join(texts), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Any:
+        return json.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
+def read_json(path: Path) -> tuple[dict[str, Any], str]:
+    """The content of a COCO file and the SHA-256 of its bytes as hexadecimal digits."""
+    try:
+        content = path.read_bytes()
+        document = json.loads(content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} ({len(content)} bytes) is not whole JSON: {error}. "
+            "It may have been cut short: copy or unpack it again."
+        ) from error
+    for part in ("images", "annotations", "categories"):
+        if not isinstance(document, dict) or not isinstance(document.get(part), list):
+            raise InputError(
+                f"{path} is JSON but not COCO's: the list {part!r} is missing. Expected an object "
+                "with the lists 'images', 'annotations' and 'categories', as in "
+                "instances_val2017.json."
+            )
+    return document, hashlib.sha256(content).hexdigest()
+
+
+def read_annotations(path: Path, training: bool, masks: bool = False) -> Annotations:
+    """Read and check an annotation file.
+
+    Boxes that are not finite or without width or height are dropped; for training also crowd
+    regions, and then images without a box, as in Detectron2 and MMDetection.
+
+    Raises:
+        InputError: the file is no COCO file, or an id is duplicate, unknown or below 1.
+    """
+    document, fingerprint = read_json(path)
+    kinds = _Table(path, "categories", document)
+    images = _Table(path, "images", document)
+    objects = _Table(path, "annotations", document)
+    category_ids, image_ids = np.sort(kinds.ids()), images.ids()
+    sizes = np.stack([images.column("height", np.int64), images.column("width", np.int64)], axis=1)
+    image_index = objects.look_up("image_id", image_ids, "images")
+    labels = objects.look_up("category_id", category_ids, "categories")
+    ids = objects.ids()
+    if len(ids) and ids.min() < 1:
+        raise InputError(f"{path}: annotation {ids.min()}: the COCO metric wants ids from 1 on.")
+    iscrowd = objects.column("iscrowd", np.int64, default=0).astype(np.bool_)
+    if not training:
+        objects.column("area", np.float64)  # the COCO metric asks for it, after hours of training
+
+    boxes, unusable = clip_boxes(
+        objects.column("bbox", np.float64, shape=(4,)),
+        sizes[image_index],
+        iscrowd & training,
+    )
+    order = np.flatnonzero(~np.any(list(unusable.values()), axis=0))
+    order = order[np.argsort(image_index[order], kind="stable")]
+    counts = np.bincount(image_index[order], minlength=len(image_ids))
+    used = (counts > 0) | (not training)
+    outlines = (objects.rows[row].get("segmentation") for row in order)
+    return Annotations(
+        categories=kinds.column("name", np.str_)[np.argsort(kinds.ids())].tolist(),
+        category_ids=category_ids,
+        image_ids=image_ids[used],
+        sizes=sizes[used],
+        file_names=images.column("file_name", np.str_)[used],
+        offsets=np.concatenate([[0], np.cumsum(counts[used])]),
+        ids=ids[order],
+        boxes=boxes[order].astype(np.float32),
+        labels=labels[order],
+        iscrowd=iscrowd[order],
+        segmentations=PackedJson(outlines) if masks else None,
+        dropped={
+            **{reason: int(rows.sum()) for reason, rows in unusable.items()},
+            "images without boxes": int((~used).sum()),
+        },
+        fingerprint=fingerprint,
+    )
+
+
+def clip_boxes(
+    boxes: NDArray[np.float64], sizes: NDArray[np.int64], left_out: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.bool_]]]:
+    """Turn XYWH boxes (N, 4) into XYXY, clipped to images of (height, width) `sizes` (N, 2).
+
+    Also tells which boxes (N,) are unusable, by reason, each for one reason only: crowd regions
+    that are `left_out` (N,), then what is wrong with the others.
+    """
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
+    boxes = np.where(finite[:, None], boxes, 0)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    corners = np.clip(corners, 0, np.tile(sizes[:, ::-1], 2))
+    extended = (corners[:, 2:] - corners[:, :2] >= MIN_SIDE).all(axis=1)
+    return corners, {
+        "crowd regions": left_out,
+        "boxes not finite": ~left_out & ~finite,
+        "boxes without width or height": ~left_out & finite & ~extended,
+    }
+
+
+class _Table:
+    """One list of a COCO file, read by column."""
+
+    def __init__(self, path: Path, part: str, document: dict[str, Any]) -> None:
+        self.path = path
+        self.part = part
+        self.rows: list[dict[str, Any]] = document[part]
+
+    def column(
+        self, key: str, dtype: DTypeLike, shape: tuple[int, ...] = (), default: Any = None
+    ) -> NDArray[Any]:
+        """The values of `key`, or the `default`, as an array (rows, *shape).
+
+        An InputError names the first row whose value cannot be that.
+        """
+        if not self.rows:
+            return np.empty((0, *shape), dtype)
+        values = _convert(self.rows, key, dtype, default)
+        if values is not None and values.shape == (len(self.rows), *shape):
+            return values
+        for number, row in enumerate(self.rows):
+            value = _convert([row], key, dtype, default)
+            if value is None or value.shape != (1, *shape):
+                expected = f"{shape[0]} numbers" if shape else np.dtype(dtype).name
+                raise InputError(
+                    f"{self.path}: entry {number} of {self.part!r} has no usable {key!r} "
+                    f"(expected {expected}): {str(row)[:200]}"
+                )
+        raise AssertionError(f"{key} of {self.part} is usable by row, but not as a whole")
+
+    def ids(self) -> NDArray[np.int64]:
+        """The rows' ids, each of them once."""
+        ids: NDArray[np.int64] = self.column("id", np.int64)
+        found, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any():
+            raise InputError(
+                f"{self.path}: duplicate id {found[counts > 1][0]} in {self.part!r} "
+                f"({(counts > 1).sum()} duplicate ids). Expected each id once."
+            )
+        return ids
+
+    def look_up(self, key: str, ids: NDArray[np.int64], part: str) -> NDArray[np.int64]:
+        """Where in `ids`, those of the list `part`, each row's `key` stands."""
+        wanted = self.column(key, np.int64)
+        order = np.argsort(ids)
+        places = np.searchsorted(ids, wanted, sorter=order)
+        known = np.isin(wanted, ids)
+        if not known.all():
+            first = int(np.flatnonzero(~known)[0])
+            raise InputError(
+                f"{self.path}: annotation {self.rows[first].get('id')} has {key} {wanted[first]}, "
+                f"which is not in {part!r} ({(~known).sum()} such annotations)."
+            )
+        return order[places] if len(wanted) else wanted
+
+
+def _convert(
+    rows: list[dict[str, Any]], key: str, dtype: DTypeLike, default: Any
+) -> NDArray[Any] | None:
+    try:
+        if default is None:
+            return np.array([row[key] for row in rows], dtype)
+        return np.array([row.get(key, default) for row in rows], dtype)
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
+        return None

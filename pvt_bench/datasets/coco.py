@@ -1,0 +1,218 @@
+"""COCO 2017 (Lin et al. 2014, arXiv:1405.0312), or any data in its format, for detection."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from faster_coco_eval.core import mask as mask_api
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pvt_bench.datasets.annotations import read_annotations, read_json
+from pvt_bench.datasets.images import read_image, resize_image, resize_masks, resized_size
+from pvt_bench.datasets.views import Views
+from pvt_bench.errors import InputError, nearest
+
+SPLITS = {"train": "train2017", "val": "val2017"}
+TREE = """
+  annotations/instances_train2017.json
+  annotations/instances_val2017.json
+  train2017/
+  val2017/"""
+
+
+class Coco(Views):
+    """A folder in COCO's layout.
+
+    `root` None is $PVT_BENCH_DATA/coco. Images are resized so that the shorter side has
+    `shorter_side` pixels and the longer at most `longer_side` (None: as they are), and flipped
+    with probability `flip` in training.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str | None,
+        shorter_side: int | None,
+        longer_side: int | None,
+        flip: float,
+    ) -> None:
+        self.name = name
+        self.root = _find_root(root)
+        self.shorter_side = shorter_side
+        self.longer_side = longer_side
+        self.flip = flip
+        _check_tree(self.root)
+
+    def detection(self, split: str, masks: bool = False) -> "CocoDetection":
+        """The images of "train" or "val" with boxes and labels, and with masks if asked for."""
+        if split not in SPLITS:
+            raise InputError(f"There is no split {split!r}. {nearest(split, SPLITS)}")
+        return CocoDetection(
+            self.root / "annotations" / f"instances_{SPLITS[split]}.json",
+            self.root / SPLITS[split],
+            shorter_side=self.shorter_side,
+            longer_side=self.longer_side,
+            flip=self.flip if split == "train" else 0.0,
+            training=split == "train",
+            masks=masks,
+        )
+
+
+class CocoDetection(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Pairs of an image and its target.
+
+    The image is float32 (3, H, W) in [0, 1]. The target has `boxes` (n, 4) float32 XYXY in pixels
+    of that image, `labels` (n,) int64 from 0, `iscrowd` (n,) bool, `masks` (n, H, W) bool if
+    asked for, `image_id` () int64 and `size` (2,) int64, the (height, width) of the image in its
+    file, in whose pixels detections are scored.
+
+    `training` leaves out crowd regions and then images without a box; `dropped` counts by reason
+    what was left out. `fingerprint` is the SHA-256 of the annotation file.
+    """
+
+    def __init__(
+        self,
+        annotation_file: Path,
+        image_folder: Path,
+        *,
+        shorter_side: int | None,
+        longer_side: int | None,
+        flip: float,
+        training: bool,
+        masks: bool,
+    ) -> None:
+        self.annotation_file = annotation_file
+        self.image_folder = image_folder
+        self.shorter_side = shorter_side
+        self.longer_side = longer_side
+        self.flip = flip
+        self.annotations = read_annotations(annotation_file, training, masks)
+        self.categories = self.annotations.categories
+        self.category_ids = self.annotations.category_ids.tolist()
+        self.num_classes = len(self.categories)
+        self.image_ids = self.annotations.image_ids
+        self.dropped = self.annotations.dropped
+        self.fingerprint = self.annotations.fingerprint
+        _check_images(image_folder, self.annotations.file_names)
+        if not len(self):
+            raise InputError(f"{annotation_file} has no image with a usable box.")
+
+    @cached_property
+    def ground_truth(self) -> dict[str, Any]:
+        """The annotation file as it is, for the evaluator."""
+        return read_json(self.annotation_file)[0]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        height, width = self.annotations.sizes[index].tolist()
+        size = resized_size(height, width, self.shorter_side, self.longer_side)
+        image = resize_image(self._read_image(index), size)
+        target = self._target(index, size)
+        if self.flip and torch.rand(()) < self.flip:
+            image, target = flip_horizontally(image, target)
+        return image, target
+
+    def _read_image(self, index: int) -> Tensor:
+        path = self.image_folder / str(self.annotations.file_names[index])
+        image = read_image(path)
+        height, width = self.annotations.sizes[index].tolist()
+        if image.shape[-2:] != (height, width):
+            raise InputError(
+                f"The image {path} has {image.shape[-1]} x {image.shape[-2]} pixels, but "
+                f"{self.annotation_file} says {width} x {height}: they do not belong together."
+            )
+        return image
+
+    def _target(self, index: int, size: tuple[int, int]) -> dict[str, Tensor]:
+        held = self.annotations
+        rows = slice(held.offsets[index], held.offsets[index + 1])
+        original = torch.from_numpy(held.sizes[index].copy())
+        scale = torch.tensor(size) / original
+        target = {
+            "boxes": torch.from_numpy(held.boxes[rows].copy()) * scale.flip(0).repeat(2),
+            "labels": torch.from_numpy(held.labels[rows].copy()),
+            "iscrowd": torch.from_numpy(held.iscrowd[rows].copy()),
+            "image_id": torch.tensor(int(held.image_ids[index])),
+            "size": original,
+        }
+        if held.segmentations is not None:
+            height, width = original.tolist()
+            masks = [self._mask(row, height, width) for row in range(rows.start, rows.stop)]
+            stacked = torch.stack(masks) if masks else torch.zeros((0, height, width)).bool()
+            target["masks"] = resize_masks(stacked, size)
+        return target
+
+    def _mask(self, row: int, height: int, width: int) -> Tensor:
+        """The mask (H, W) of one object from its polygons or run lengths."""
+        assert self.annotations.segmentations is not None
+        outline = self.annotations.segmentations[row]
+        try:
+            mask = mask_api.decode(mask_api.segmToRle(outline, width, height))
+            counts = outline["counts"] if isinstance(outline, dict) else None
+            # Earlier versions of the library do not mind run lengths that end too soon.
+            if isinstance(counts, list) and sum(counts) != mask.size:
+                raise ValueError(f"its run lengths cover {sum(counts)} of {mask.size} pixels")
+            if mask.shape != (height, width):
+                raise ValueError(f"its size is {mask.shape}, that of the image {(height, width)}")
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.annotation_file}: annotation {self.annotations.ids[row]} has no usable "
+                f"'segmentation' ({str(error).splitlines()[0]}). Expected polygons or run lengths "
+                "of the image's size."
+            ) from error
+        return torch.from_numpy(np.ascontiguousarray(mask, np.bool_))
+
+
+def flip_horizontally(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mirror an image (3, H, W) and the boxes and masks of its target from left to right."""
+    left, top, right, bottom = target["boxes"].unbind(1)
+    width = image.shape[-1]
+    boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
+    flipped = {**target, "boxes": boxes}
+    if "masks" in target:
+        flipped["masks"] = target["masks"].flip(-1)
+    return image.flip(-1), flipped
+
+
+def _find_root(root: str | None) -> Path:
+    if root is not None:
+        return Path(root).expanduser()
+    data = os.environ.get("PVT_BENCH_DATA")
+    if not data:
+        raise InputError(
+            "dataset=coco does not know where COCO lies: dataset.root is null and PVT_BENCH_DATA "
+            "is not set. Type dataset=coco dataset.root=/path, or set PVT_BENCH_DATA to the folder "
+            "that holds coco/, or take the built-in dataset=digits."
+        )
+    return Path(data).expanduser() / "coco"
+
+
+def _check_tree(root: Path) -> None:
+    missing = [path for path in TREE.split() if not (root / path).exists()]
+    if missing:
+        raise InputError(
+            f"There is no COCO tree at {root.absolute()}: {', '.join(missing)} missing. "
+            f"Expected there:{TREE}\n"
+            "Type dataset=coco dataset.root=/path, or set PVT_BENCH_DATA=/path where /path/coco "
+            "is that tree, or take the built-in dataset=digits."
+        )
+
+
+def _check_images(folder: Path, names: np.ndarray) -> None:
+    present = {path.name for path in folder.iterdir()}
+    # Names may lead into subfolders, so what the listing lacks is looked up by itself.
+    missing = [
+        name for name in names.tolist() if name not in present and not (folder / name).exists()
+    ]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(names)} images are missing in {folder}: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. "
+            "Unpack the image archive again, or take the annotation file that belongs to it."
+        )

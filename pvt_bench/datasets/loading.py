@@ -1,0 +1,121 @@
+"""Loaders whose samples depend on seed, epoch and index only, and that can start at any step."""
+
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Key = tuple[int, int]
+Sample = tuple[Tensor, dict[str, Tensor]]
+
+
+class TrainingBatches(Sampler[list[Key]]):
+    """Batches of keys (epoch, index), one a step, from step `first` up to but without `stop`.
+
+    The order of an epoch is drawn from (seed, epoch), and where to go on follows from the step
+    alone: nothing is stored, and a resumed run gets the batches that an uninterrupted one would
+    have got. The samples that do not fill the last batch of an epoch are left out.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, first: int, stop: int) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.first = first
+        self.stop = stop
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        of_epoch, order = -1, []
+        for step in range(self.first, self.stop):
+            epoch, batch = divmod(step, self.length // self.batch_size)
+            if epoch != of_epoch:
+                of_epoch, order = epoch, self._order(epoch)
+            start = batch * self.batch_size
+            yield [(epoch, index) for index in order[start : start + self.batch_size]]
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+    def _order(self, epoch: int) -> list[int]:
+        order: list[int] = (
+            np.random.default_rng([self.seed, epoch]).permutation(self.length).tolist()
+        )
+        return order
+
+
+class Seeded(Dataset[Any]):
+    """A dataset whose sample (epoch, index) is the same in whatever process and order."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: Key) -> Any:
+        epoch, index = key
+        with _seeded(self.seed, epoch, index):
+            return self.dataset[index]
+
+
+def train_loader(
+    dataset: Dataset[Any], batch_size: int, seed: int, workers: int, first: int, stop: int
+) -> DataLoader[Any]:
+    """The batches of the steps from `first` up to but without `stop`; at least one must fill."""
+    length = len(dataset)  # type: ignore[arg-type]
+    batches = TrainingBatches(length, batch_size, seed, first, stop)
+    return _loader(Seeded(dataset, seed), workers, batch_sampler=batches)
+
+
+def eval_loader(dataset: Dataset[Any], batch_size: int, workers: int) -> DataLoader[Any]:
+    """Every image once, in the order of the dataset; the last batch may be smaller."""
+    return _loader(dataset, workers, batch_size=batch_size)
+
+
+def collate(batch: list[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Images of different sizes as a list, and their targets as another."""
+    images, targets = zip(*batch, strict=True)
+    return list(images), list(targets)
+
+
+def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_signals,
+        # Starting an iteration draws a number; from here, and not from the training's generator.
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+def _ignore_signals(worker: int) -> None:
+    # Ctrl-C and the scheduler's warnings reach the whole process group; the main process acts on
+    # them and ends the workers, which would else print tracebacks or ask for a requeue themselves.
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _seeded(*words: int) -> Iterator[None]:
+    """Seed torch's, NumPy's and Python's generators from `words`; restore them afterwards."""
+    torch_seed, numpy_seed, python_seed = np.random.SeedSequence(words).generate_state(3)
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(torch_seed))
+        np.random.seed(int(numpy_seed))  # noqa: NPY002
+        random.seed(int(python_seed))
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)

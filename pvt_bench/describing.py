@@ -1,0 +1,139 @@
+"""What a run is called, what makes it itself, and how its row is shown."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pvt_bench.building import device, plain
+from pvt_bench.config import Mode, config_dir
+from pvt_bench.errors import InputError
+from pvt_bench.measure.speed import describe_device
+from pvt_bench.screen import show_row, show_rows
+
+PARTS = ("backbone", "neck", "head")
+
+# The keys that each mode reads; the others take no part in what makes two runs the same.
+COST_KEYS = ("mode", "model", "task", "freeze")
+KEYS = {
+    Mode.cost: (*COST_KEYS, "cost"),
+    Mode.speed: (*COST_KEYS, "speed", "trainer"),
+    Mode.train: (*COST_KEYS, "dataset", "schedule", "trainer", "seed", "weights"),
+    Mode.test: (*COST_KEYS, "dataset", "trainer", "weights"),
+}
+# A backbone's weights change neither cost nor speed, and a whole network's replace them.
+WITHOUT_MODEL_WEIGHTS = (Mode.cost, Mode.speed, Mode.test)
+
+
+def read_keys(config: DictConfig) -> dict[str, Any]:
+    """The part of the configuration that the run's mode reads, plain and resolved."""
+    everything = plain(config)
+    kept = {key: everything[key] for key in KEYS[config.mode]}
+    if config.mode in WITHOUT_MODEL_WEIGHTS:
+        kept["model"] = {**kept["model"], "weights": None}
+    return kept
+
+
+def digests(config: DictConfig, data: dict[str, Any]) -> dict[str, str]:
+    """Digests of what the configuration names by path, and of the device where it counts."""
+    found = {f"dataset.{split}": view.fingerprint for split, view in data.items()}
+    kept = read_keys(config)
+    sources = {"weights": kept.get("weights"), "model.weights": kept["model"]["weights"]}
+    for key, source in sources.items():
+        if source is not None:
+            found[key] = source if source == "imagenet" else _file_digest(key, source)
+    if config.mode == Mode.speed:
+        found["device"] = describe_device(device(config))
+    return found
+
+
+def experiment(config: DictConfig) -> str:
+    """The MLflow experiment: the task; costs and speeds have their own beside it."""
+    part = f"/{config.mode}" if config.mode in (Mode.cost, Mode.speed) else ""
+    return f"{config.task.name}{part}"
+
+
+def run_name(config: DictConfig) -> str:
+    """What a run is, for people: `pvt_small sr_ratios=[4,2,1,1] seed0`."""
+    words = [config.model.name, *_differences(config)]
+    words += {Mode.train: [f"seed{config.seed}"], Mode.test: ["test"]}.get(config.mode, [])
+    return " ".join(words)
+
+
+def label(config: DictConfig) -> str:
+    """The record's folder for people: `<task>/<dataset>/<name>`."""
+    where = config.mode if config.mode in (Mode.cost, Mode.speed) else config.dataset.name
+    name = "-".join(word.replace("[", "").replace("]", "") for word in run_name(config).split())
+    return f"{config.task.name}/{where}/{name}"
+
+
+def params(config: DictConfig) -> dict[str, Any]:
+    """What the run was set to, by dotted key, for MLflow."""
+    return dict(_flatten(read_keys(config)))
+
+
+def show(config: DictConfig, row: dict[str, float], headline: tuple[str, ...]) -> None:
+    """Print the row: scores in hundredths, as the papers print them."""
+    shown: dict[str, str | float | None] = {"model": run_name(config)}
+    if config.mode == Mode.speed:
+        shown |= {name.removeprefix("speed/"): value for name, value in row.items()}
+        height, width = config.speed.size or config.task.protocol.size
+        note = f"{height} x {width} pixels; latency in ms at batch 1, its interquartile range"
+        show_row(f"{config.task.name}, speed", shown, note)
+        return
+    height, width = config.task.protocol.size
+    note = (
+        f"Params: millions, trainable. GFLOPs: multiply-adds counted once, at {height} x {width} "
+        f"pixels with {config.task.protocol.num_classes} classes."
+    )
+    if config.mode == Mode.cost:
+        show_rows(f"{config.task.name}, cost of {run_name(config)}", *_cost_table(row), note)
+        return
+    shown |= {"dataset": config.dataset.name, "params": row["cost/params_m"]}
+    shown |= {"GFLOPs": row["cost/gflops"]}
+    shown |= {name: 100 * row[f"val/{name}"] for name in headline}
+    show_row(f"{config.task.name}", {**shown, "seconds": row["seconds"]}, note)
+
+
+def _cost_table(row: dict[str, float]) -> tuple[list[str], list[list[str | float | None]]]:
+    columns = ["", "params", "all params", "GFLOPs"]
+    names = ("params_m", "params_all_m", "gflops")
+    rows: list[list[str | float | None]] = [
+        [part, *(row[f"cost/{part}_{name}"] for name in names)]
+        for part in PARTS
+        if f"cost/{part}_gflops" in row
+    ]
+    rows.append(["total", *(row[f"cost/{name}"] for name in names)])
+    if "cost/fvcore_gflops" in row:
+        columns += ["GFLOPs by fvcore", "activations"]
+        rows = [[*cells, None, None] for cells in rows]
+        rows[-1][-2:] = [row["cost/fvcore_gflops"], row["cost/activations_m"]]
+    return columns, rows
+
+
+def _differences(config: DictConfig) -> list[str]:
+    """What differs from the model's own YAML, as `key=value`."""
+    path = config_dir() / "model" / f"{config.model.name}.yaml"
+    own = plain(OmegaConf.load(path)) if path.exists() else {}  # type: ignore[arg-type]
+    return [
+        f"{key}={value}".replace(" ", "")
+        for key, value in plain(config.model).items()
+        if key not in ("name", "weights") and value != own.get(key)
+    ]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat.extend(_flatten(value, f"{name}.") if isinstance(value, dict) else [(name, value)])
+    return flat
+
+
+def _file_digest(key: str, source: str) -> str:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise InputError(f"{key}={source}: there is no such file. Type {key}=PATH of a file.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

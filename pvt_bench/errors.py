@@ -1,0 +1,27 @@
+"""The one error for what a user can mend: a wrong word, a missing file, an unusable option."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(Exception):
+    """Something given by the user cannot be used.
+
+    The message says what is wrong, what was expected and what to type. The command ends with
+    exit code 2 and prints the message without a traceback.
+    """
+
+    def __init__(self, message: str) -> None:
+        # A data loader's worker hands an exception over as text with its traceback around it.
+        if message.startswith("Caught InputError in "):
+            message = message.rpartition("InputError: ")[2].strip()
+        super().__init__(message)
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """A sentence that names the options nearest to `word`, or all of them if none is near."""
+    options = sorted(options)
+    close = get_close_matches(word, options, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Choose one of: {', '.join(options)}."

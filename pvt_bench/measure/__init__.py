@@ -1,0 +1,1 @@
+"""What is measured on a network: its cost, its speed, its average precision."""

@@ -1,0 +1,276 @@
+"""One run from top to bottom: check, open the record, work, show the row. Read this first.
+
+Whatever can be found wrong with the input is found before the record is opened.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from pvt_bench import describing
+from pvt_bench.building import (
+    build_loaded,
+    build_module,
+    build_network,
+    build_skeleton,
+    check,
+    device,
+    open_data,
+)
+from pvt_bench.config import Mode
+from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
+from pvt_bench.measure.speed import describe_device, measure_speed
+from pvt_bench.screen import progress_bar, say, warn
+from pvt_bench.tracking.environment import environment
+from pvt_bench.tracking.mlflow import Mirror, check_uri, default_uri
+from pvt_bench.tracking.record import Record
+
+Row = dict[str, float]
+
+
+@dataclass
+class Work:
+    """What a mode works with.
+
+    skeleton: the network of the published protocol on the meta device; data: views by split.
+    """
+
+    config: DictConfig
+    record: Record
+    mirror: Mirror
+    skeleton: nn.Module
+    data: dict[str, Any]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the published protocol."""
+        height, width = self.config.task.protocol.size
+        return height, width
+
+
+def run(config: DictConfig, dataset_line: str = "") -> Row:
+    """Do what `config.mode` says, or show the result if it was done before.
+
+    Returns the row: metrics by name, scores as fractions. InputError for what the user can mend;
+    Interrupted where asked to stop, after a checkpoint.
+    """
+    uri = config.tracking.uri or default_uri(config.results_dir)
+    check_uri(uri)
+    check(config)
+    skeleton = build_skeleton(config)
+    data = {}
+    if config.mode in (Mode.train, Mode.test):
+        say(dataset_line)
+        data = open_data(config)
+    with Record.open(
+        describing.read_keys(config),
+        config.results_dir,
+        describing.label(config),
+        describing.digests(config, data),
+        config.rerun,
+    ) as record:
+        mirror = open_mirror(config, record, uri)
+        if record.status["state"] == "finished":
+            say(f"finished before (rerun=true starts over): {record.directory}")
+            if not record.status.get("mirrored"):
+                mirror.start()
+                publish(record, mirror)
+        else:
+            with ending(record, mirror):
+                WORK[config.mode](Work(config, record, mirror, skeleton, data))
+            say(f"record: {record.directory}")
+        row: Row = record.status["result"]
+        describing.show(config, row, tuple(config.task.headline))
+    return row
+
+
+def train(work: Work) -> None:
+    """Cost, training from the last checkpoint or from the start, score."""
+    from pvt_bench.datasets.loading import train_loader
+    from pvt_bench.training.checkpoint import delete_checkpoints, load_newest, save_checkpoint
+    from pvt_bench.training.loop import Steps, fit
+    from pvt_bench.training.optim import build_optimizer, count_steps
+
+    config, record, view = work.config, work.record, work.data["train"]
+    schedule, checkpoints = config.schedule, record.directory / "checkpoints"
+    steps, epoch_steps = count_steps(schedule, len(view))
+    left_out = [f"{number} {reason}" for reason, number in view.dropped.items() if number]
+    if left_out:
+        say(f"left out of training: {', '.join(left_out)}")
+    torch.manual_seed(config.seed)
+    network = build_and_report(work, view.num_classes)
+    state = load_newest(checkpoints, warn) or {"step": 0, "seconds": 0.0}
+    start: int = state["step"]
+    if start:
+        network.load_state_dict(state["network"])
+        say(f"going on from step {start} of {steps}")
+    record.cut(start)
+    record.update(step=start, steps=steps)
+    began = time.monotonic() - state["seconds"]
+    optimize = partial(
+        build_optimizer,
+        schedule=schedule,
+        steps=steps,
+        epoch_steps=epoch_steps,
+        start=start,
+        state=state.get("optimizer"),
+    )
+    module = build_module(config, network, optimize, work.data["val"])
+
+    def save(step: int) -> None:
+        optimizer = module.optimizers(use_pl_optimizer=False).state_dict()
+        seconds = time.monotonic() - began
+        state = {"step": step, "seconds": seconds, "optimizer": optimizer}
+        save_checkpoint(checkpoints, step, state | {"network": network.state_dict()})
+        record.update(step=step)
+        work.mirror.push(step)
+
+    def log(step: int, values: Row) -> None:
+        record.log(step, values | {"train/images_seen": step * schedule.batch_size})
+        bar.advance(step - bar.done, f"loss {values['train/loss']:.3f}")
+
+    if start < steps:
+        workers = config.trainer.workers
+        loader = train_loader(view, schedule.batch_size, config.seed, workers, start, steps)
+        with progress_bar("training", steps, start) as bar:
+            loop = Steps(start, steps, config.seed, config.trainer, log, save)
+            fit(module, loader, loop, record.directory, schedule.gradient_clip)
+    scores = score(work, module)
+    row = measure_cost(work.skeleton, work.size).metrics() | scores
+    finish(work, row | {"seconds": time.monotonic() - began}, steps, network)
+    delete_checkpoints(checkpoints)
+
+
+def test(work: Work) -> None:
+    """Score the network in `weights`."""
+    began = time.monotonic()
+    view = work.data["val"]
+    network = build_and_report(work, view.num_classes)
+    scores = score(work, build_module(work.config, network, None, view))
+    row = measure_cost(work.skeleton, work.size).metrics() | scores
+    finish(work, row | {"seconds": time.monotonic() - began})
+
+
+def cost(work: Work) -> None:
+    """Parameters and GFLOPs of the published protocol."""
+    measured = measure_cost(work.skeleton, work.size)
+    if measured.uncounted:
+        calls = ", ".join(f"{name} ({calls} calls)" for name, calls in measured.uncounted.items())
+        warn(f"the GFLOPs leave out operators that the counter does not know: {calls}")
+    row = measured.metrics()
+    if work.config.cost.fvcore:
+        network = build_network(work.config, work.config.task.protocol.num_classes)
+        gflops, activations = measure_with_fvcore(network, work.size)
+        row |= {"cost/fvcore_gflops": gflops, "cost/activations_m": activations}
+    finish(work, row)
+
+
+def speed(work: Work) -> None:
+    """Latency, images per second and peak memory on this device."""
+    options = work.config.speed
+    network = build_network(work.config, work.config.task.protocol.num_classes)
+    with progress_bar("timing", 2 * (options.warmup + options.repeats)) as bar:
+        measured = measure_speed(
+            network,
+            tuple(options.size or work.size),
+            device(work.config),
+            getattr(torch, options.dtype),
+            options.batch_size,
+            options.warmup,
+            options.repeats,
+            options.seconds,
+            advance=bar.advance,
+        )
+    work.record.update(measured=asdict(measured))
+    finish(work, measured.metrics())
+
+
+WORK = {Mode.train: train, Mode.test: test, Mode.cost: cost, Mode.speed: speed}
+
+
+def build_and_report(work: Work, num_classes: int) -> nn.Module:
+    """The network with the weights that the configuration names; what was loaded is printed."""
+    network, report = build_loaded(work.config, num_classes)
+    if report is not None:
+        say(report)
+    work.record.update(loaded=report)
+    return network
+
+
+def score(work: Work, module: Any) -> Row:
+    """Score on the validation images; predictions and pictures go into the record."""
+    from pvt_bench.datasets.loading import eval_loader
+    from pvt_bench.training.loop import validate
+
+    view, config, directory = work.data["val"], work.config, work.record.directory
+    batch_size = config.trainer.eval_batch_size
+    with progress_bar("scoring", len(view)) as bar:
+        loader = eval_loader(view, batch_size, config.trainer.workers)
+        validate(module, loader, config.trainer, directory, bar.advance)
+    scores: Row = module.score(directory)
+    return scores
+
+
+def finish(work: Work, row: Row, step: int = 0, network: nn.Module | None = None) -> None:
+    """Put the result, the environment and the weights into the record, and all into MLflow."""
+    from pvt_bench.backbones.weights import save_weights
+
+    record, directory = work.record, work.record.directory
+    if network is not None:
+        save_weights(network, directory / "weights.safetensors")
+    used = environment() | {"device": describe_device(device(work.config))}
+    (directory / "environment.json").write_text(json.dumps(used, indent=2))
+    record.log(step, row)
+    record.update(state="finished", result=row, step=step)
+    publish(record, work.mirror)
+
+
+def publish(record: Record, mirror: Mirror) -> None:
+    """Send MLflow all of a finished record that it has not yet."""
+    for name in ("config.yaml", "environment.json", "predictions.json"):
+        if (record.directory / name).exists():
+            mirror.log_artifacts(record.directory / name)
+    if (record.directory / "pictures").exists():
+        mirror.log_artifacts(record.directory / "pictures", folder="pictures")
+    mirror.finish("finished")
+    record.update(mirrored=not mirror.behind)
+
+
+def open_mirror(config: DictConfig, record: Record, uri: str) -> Mirror:
+    """The run in MLflow that mirrors a record."""
+    tags = {
+        "task": config.task.name,
+        "model": config.model.name,
+        "mode": str(config.mode),
+        "dataset": config.dataset.name,
+        "seed": config.seed,
+        "identity": record.identity,
+        "device": describe_device(device(config)),
+    }
+    name, params = describing.run_name(config), describing.params(config)
+    return Mirror(record, uri, describing.experiment(config), name, params, tags)
+
+
+@contextmanager
+def ending(record: Record, mirror: Mirror) -> Iterator[None]:
+    """Begin the attempt; whatever ends it too early is told to the record and to MLflow."""
+    from pvt_bench.training.interruption import Interrupted
+
+    record.begin()
+    try:
+        mirror.start()
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        state = "interrupted" if stopped else "failed"
+        record.update(state=state, error=str(error))
+        mirror.finish(state)
+        raise

@@ -1,0 +1,1 @@
+"""Networks wrapped for training and scoring."""

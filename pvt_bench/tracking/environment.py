@@ -1,0 +1,69 @@
+"""Where a run ran: versions, host, commit."""
+
+import os
+import platform
+import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "pvt-bench",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "mlflow",
+    "fvcore",
+    "faster-coco-eval",
+    "numpy",
+)
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+def environment() -> dict[str, Any]:
+    """Describe this process: Python, host, packages (null where not installed), commit, SLURM."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpus": os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": source_commit(),
+        "dirty": source_dirty(),
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def source_commit(source: Path = SOURCE) -> str | None:
+    """The commit of the checkout this package runs from; None if it is not one."""
+    return _git(source, "rev-parse", "HEAD")
+
+
+def source_dirty(source: Path = SOURCE) -> bool | None:
+    """Whether the checkout differs from its commit; None if there is no commit."""
+    changes = _git(source, "status", "--porcelain")
+    return None if changes is None or source_commit(source) is None else changes != ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(source: Path, *arguments: str) -> str | None:
+    # An installed package may lie inside someone else's repository: a virtual environment in it.
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), *arguments]
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,102 @@
+"""The numbers of a run on disk: one JSON line a point, appended as they come."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, SupportsFloat
+
+from pvt_bench.errors import InputError
+
+
+class Point(NamedTuple):
+    """Values that belong to one step, with the moment (Unix seconds) they were logged."""
+
+    step: int
+    time: float
+    values: dict[str, float]
+
+
+class MetricsFile:
+    """`metrics.jsonl`. A last line that was cut short by a kill is ignored and cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Write one point through to the operating system; a failed write leaves no trace.
+
+        Raises:
+            ValueError: a metric is called `step` or `time`.
+            OSError: the file cannot be written, e.g. on a full disk.
+        """
+        if reserved := {"step", "time"} & values.keys():
+            raise ValueError(f"{reserved.pop()!r} is a field of every point, not a metric")
+        point = Point(step, time.time(), {name: float(value) for name, value in values.items()})
+        line = _encode(point)
+        with self.path.open("ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(f"the disk took only a part of a line of {self.path.name}")
+            except OSError:
+                file.truncate(start)
+                raise
+
+    def read(self) -> Iterator[Point]:
+        """All points in the order of logging."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    yield _decode(line)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(
+                        f"{self.path}, line {number}, is not a point: {error}. Expected "
+                        'a line such as {"step": 1, "time": 0.0, "train/loss": 0.5}; '
+                        "mend or delete that line."
+                    ) from error
+
+    def repair(self) -> None:
+        """Cut off a last line without an end."""
+        if self.path.exists():
+            size = self.path.stat().st_size
+            whole = self.path.read_bytes().rfind(b"\n") + 1
+            if whole < size:
+                os.truncate(self.path, whole)
+
+    def cut(self, step: int) -> None:
+        """Drop the points after `step`."""
+        replace(self.path, b"".join(_encode(point) for point in self.read() if point.step <= step))
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file so that at any moment it holds either the old or the new content."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _encode(point: Point) -> bytes:
+    values = {name: _plain(value) for name, value in point.values.items()}
+    line = {"step": point.step, "time": point.time, **values}
+    return json.dumps(line, allow_nan=False).encode() + b"\n"
+
+
+def _plain(value: float) -> float | str:
+    # JSON has no NaN and no infinities; as text, float() reads them back.
+    return value if math.isfinite(value) else str(value)
+
+
+def _decode(line: bytes) -> Point:
+    fields = json.loads(line)
+    step, moment = fields.pop("step"), fields.pop("time")
+    return Point(int(step), float(moment), {name: float(value) for name, value in fields.items()})

@@ -1,0 +1,282 @@
+"""The mirror of a record in MLflow. Losing it loses nothing: the record has it all."""
+
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from pvt_bench.errors import InputError
+from pvt_bench.tracking.record import Record
+
+if TYPE_CHECKING:
+    from pvt_bench.tracking.store import Store, Value
+
+# Read by MLflow when it is imported or asked; what the user has set stays.
+QUIET_AND_QUICK = {
+    # One request is tried once: what fails is sent with the next push, training does not wait.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+SERVERS = ("http", "https")
+DATABASES = ("postgresql", "mysql", "mssql")
+# Eight runs on one host share a sqlite file, and each holds it for well under a second a push.
+SQLITE_PATIENCE_S = 60.0
+RETRY_AFTER_S = 180.0
+ENDED = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+METRIC_NAME = re.compile(r"[\w.\- :/]{1,250}")
+
+logger = logging.getLogger(__name__)
+
+
+def default_uri(results_dir: Path | str) -> str:
+    """The store that is used where the user names none: a sqlite file among the results."""
+    return f"sqlite:///{Path(results_dir).expanduser().resolve()}/mlflow.db"
+
+
+def check_uri(uri: str) -> None:
+    """Refuse an address that MLflow cannot log to, without importing MLflow.
+
+    Raises:
+        InputError: a directory or `file:` address (MLflow 3.13 gave these up), an unknown scheme,
+            or one without the place it needs.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite" and re.match(r"sqlite:///(?!:)[^?#]+$", uri):
+        return
+    if parts.scheme.partition("+")[0] in (*SERVERS, *DATABASES) and parts.netloc:
+        return
+    plain = parts.scheme in ("", "file")
+    reason = "MLflow no longer logs to plain directories" if plain else "MLflow cannot log there"
+    raise InputError(
+        f"tracking.uri={_without_password(uri)}: {reason}. Type "
+        "tracking.uri=sqlite:////absolute/path/mlflow.db for a file on this host, or "
+        "tracking.uri=http://host:5000 for a tracking server."
+    )
+
+
+def quiet_and_quick() -> None:
+    """Set MLflow's environment variables; call it before `import mlflow`."""
+    for name, value in QUIET_AND_QUICK.items():
+        os.environ.setdefault(name, value)
+
+
+class Mirror:
+    """Keeps one MLflow run equal to a record, as far as durable checkpoints reach.
+
+    No method raises or blocks for long because of the store. After a failure it is left alone
+    for some minutes, except by `start` and `finish`; everything unsent goes with the next
+    success, in this process or a later one. Each metric has one value a step, however often a
+    process was killed between sending and noting.
+
+    Args:
+        record: an open record.
+        uri: an address that `check_uri` accepts.
+        experiment: its name; the experiment is made where it does not exist.
+        run_name: for people.
+        params: written once, when the run is new.
+        tags: what one filters by; set at every start.
+        retry_after: seconds for which a store that failed is left alone.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        uri: str,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, object],
+        retry_after: float = RETRY_AFTER_S,
+    ) -> None:
+        check_uri(uri)
+        self._record, self._uri, self._experiment = record, uri, experiment
+        self._shown = _without_password(uri)
+        self._run_name, self._params, self._tags = run_name, dict(params), dict(tags)
+        self._retry_after = retry_after
+        noted = record.status.get("mlflow") or {}
+        self._due: float = math.inf if noted.get("due") == "all" else noted.get("due", -1)
+        self._artifacts: list[tuple[Path, str | None]] = []
+        self._end: str | None = None
+        self._failed_at: float | None = None
+        self._store: Store | None = None
+        self._run_id: str | None = None
+        self._sent: dict[str, set[int]] = {}
+        self._left_out: set[str] = set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether something that was to be sent is not in the store."""
+        return self._failed_at is not None
+
+    def start(self) -> None:
+        """Find or create the run, set it to RUNNING, and send what an earlier process could not."""
+        self._send(now=True)
+
+    def push(self, up_to_step: int) -> None:
+        """Send the points up to a step, the one of a durable checkpoint."""
+        self._due = max(self._due, up_to_step)
+        self._send()
+
+    def log_artifacts(self, *paths: Path, folder: str | None = None) -> None:
+        """Copy files, and the content of directories, into a folder of the run's artifacts.
+
+        Raises:
+            FileNotFoundError: a path does not exist.
+        """
+        for path in paths:
+            path.stat()
+        self._artifacts += [(path, folder) for path in paths]
+        self._send()
+
+    def finish(self, state: str) -> None:
+        """End the run in the record's `state`: finished (all points are sent), failed, interrupted.
+
+        A later `start` opens it again.
+        """
+        self._end = ENDED[state]
+        if state == "finished":
+            self._due = math.inf
+        self._send(now=True)
+
+    def _send(self, now: bool = False) -> None:
+        if self._failed_at is not None and not now and not self._rested(self._failed_at):
+            self._note(behind=True)
+            return
+        try:
+            with self._exclusive():
+                self._bring_up()
+        # Whatever a store, a driver or a network may raise: the run is worth more than its mirror.
+        except Exception as error:
+            self._fall_behind(error)
+        else:
+            self._catch_up()
+
+    def _rested(self, failed_at: float) -> bool:
+        return time.monotonic() - failed_at >= self._retry_after
+
+    def _bring_up(self) -> None:
+        store, run_id = self._opened()
+        self._send_points(store, run_id)
+        while self._artifacts:
+            store.log_artifact(run_id, *self._artifacts[0])
+            del self._artifacts[0]
+        if self._end is not None:
+            store.terminate(run_id, self._end)
+            self._end = None
+
+    def _opened(self) -> "tuple[Store, str]":
+        if self._store is not None and self._run_id is not None:
+            return self._store, self._run_id
+        quiet_and_quick()
+        from pvt_bench.tracking.store import Store
+
+        status = self._record.status
+        local = urlsplit(self._uri).scheme == "sqlite"
+        store = Store(self._uri, self._record.results_dir / "mlflow-artifacts" if local else None)
+        run = store.open_run(
+            store.experiment(self._experiment),
+            self._run_name,
+            (status.get("mlflow") or {}).get("run_id"),
+            f"{self._record.identity} {status['created']}",
+        )
+        self._store, self._run_id = store, run.info.run_id
+        self._note(behind=True)
+        store.log_params(run, self._params)
+        noted = {name: status.get(name) for name in ("commit", "host", "attempt")}
+        store.set_tags(self._run_id, {**noted, "identity": self._record.identity, **self._tags})
+        store.supersede(status.get("superseded", []), by=self._run_id)
+        return store, self._run_id
+
+    def _send_points(self, store: "Store", run_id: str) -> None:
+        unsent = []
+        for value in self._due_values():
+            if value.name not in self._sent:
+                self._sent[value.name] = store.steps(run_id, value.name)
+            if value.step not in self._sent[value.name]:
+                self._sent[value.name].add(value.step)
+                unsent.append(value)
+        store.log_values(run_id, unsent)
+
+    def _due_values(self) -> "Iterator[Value]":
+        from pvt_bench.tracking.store import Value
+
+        for point in self._record.points():
+            if point.step > self._due:
+                continue
+            for name, value in point.values.items():
+                if not METRIC_NAME.fullmatch(name):
+                    self._leave_out(name, "MLflow does not take this name")
+                elif math.isinf(value):
+                    self._leave_out(name, "MLflow cannot hold an infinite value")
+                else:
+                    yield Value(name, point.step, point.time, value)
+
+    def _exclusive(self) -> AbstractContextManager[object]:
+        # Processes that open a fresh sqlite store at once die over its schema; later ones wait.
+        if urlsplit(self._uri).scheme != "sqlite":
+            return nullcontext()
+        database = Path(self._uri.removeprefix("sqlite:///"))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{database}.lock", timeout=SQLITE_PATIENCE_S)
+
+    def _fall_behind(self, error: Exception) -> None:
+        # A request may have arrived though its answer did not: next time the store is asked.
+        self._store, self._run_id = None, None
+        self._sent.clear()
+        if not self.behind:
+            logger.warning(
+                "MLflow at %s does not take the run (%s). Nothing is lost: the points are in %s, "
+                "and are sent later on, or when the same command is typed again.",
+                self._shown,
+                _reason(error),
+                self._record.directory / "metrics.jsonl",
+            )
+        self._failed_at = time.monotonic()
+        self._note(behind=True)
+
+    def _catch_up(self) -> None:
+        if self.behind:
+            logger.warning("MLflow at %s is reached again and up to date.", self._shown)
+        self._failed_at = None
+        self._note(behind=False)
+
+    def _note(self, behind: bool) -> None:
+        known = self._record.status.get("mlflow") or {}
+        note = {
+            "run_id": self._run_id or known.get("run_id"),
+            "uri": self._shown,
+            "experiment": self._experiment,
+            "due": "all" if math.isinf(self._due) else self._due,
+            "behind": behind,
+        }
+        if note != known:
+            self._record.update(mlflow=note)
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        if name not in self._left_out:
+            logger.warning("%s is left out of MLflow at a step: %s.", name, reason)
+            self._left_out.add(name)
+
+
+def _reason(error: Exception) -> str:
+    # Of a failed request the innermost cause comes last, after the whole address.
+    text = str(error).rpartition("Caused by ")[2].strip() or type(error).__name__
+    return _without_password(text.splitlines()[0])[:300]
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//***@", text)

@@ -1,0 +1,280 @@
+"""A record: the directory of one run. It holds the truth; MLflow is its mirror."""
+
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, SupportsFloat
+
+from filelock import BaseFileLock, FileLock, Timeout
+from omegaconf import OmegaConf
+
+from pvt_bench.errors import InputError
+from pvt_bench.tracking.environment import source_commit
+from pvt_bench.tracking.identity import identity
+from pvt_bench.tracking.metrics import MetricsFile, Point, replace
+
+STATES = ("queued", "running", "finished", "failed", "interrupted")
+# Loader workers inherit the lock and outlive a killed run by some seconds.
+ORPHANS_LEAVE_AFTER = 15.0
+
+
+class Record:
+    """A run's directory, locked against other processes for as long as the record is open.
+
+    `config.yaml` (written once), `status.json` (replaced as a whole) and `metrics.jsonl`
+    (appended) are its own; whatever else a run makes lies beside them in `directory`. Open one
+    with `Record.open` or `Record.reopen`, in a `with` statement: an exception that leaves it
+    while the run is going on turns the state to `failed`, or to `interrupted` for Ctrl-C.
+    """
+
+    def __init__(self, directory: Path, lock: BaseFileLock) -> None:
+        self.directory = directory
+        self.results_dir = directory.parents[3]
+        self.identity = directory.name.rpartition("-")[2]
+        self._metrics = MetricsFile(directory / "metrics.jsonl")
+        self._lock = lock
+        self._status: dict[str, Any] = {}
+
+    @classmethod
+    def open(
+        cls,
+        config: Mapping[str, Any],
+        results_dir: Path | str,
+        label: str,
+        content: Mapping[str, str] | None = None,
+        rerun: bool = False,
+    ) -> Self:
+        """Find the record of a configuration by its identity, or create it.
+
+        Args:
+            config: the resolved configuration, of plain mappings, lists and scalars.
+            results_dir: the record lies in `results_dir/runs/<label>-<identity>`.
+            label: for people only: `<task>/<dataset>/<model and what is special>-seed<k>`.
+            content: digests that count in the identity; see `identity`.
+            rerun: remove what is there and start over. The MLflow run it had is listed in the
+                status as `superseded`.
+
+        Raises:
+            InputError: another process has this record open, or `results_dir` cannot be written.
+        """
+        results_dir = Path(results_dir).expanduser().resolve()
+        key = identity(config, content or {})
+        parts = [_safe(part) for part in label.split("/")]
+        if len(parts) != 3:
+            raise ValueError(f"a label has three parts, task/dataset/name: {label!r}")
+        with _writing(results_dir):
+            lock = _acquire(results_dir, key)
+            try:
+                found = sorted((results_dir / "runs").glob(f"*/*/*-{key}"))
+                named = results_dir.joinpath("runs", *parts[:2], f"{parts[2]}-{key}")
+                record = cls(found[0] if found else named, lock)
+                record._prepare(config, rerun)
+            except BaseException:
+                lock.release()
+                raise
+        return record
+
+    @classmethod
+    def reopen(cls, directory: Path | str) -> Self:
+        """Open the record in `directory`, as a queued job or a later look at the run does.
+
+        Raises:
+            InputError: there is no record, or another process has it open.
+        """
+        directory = Path(directory).expanduser().resolve()
+        if not (directory / "status.json").exists():
+            raise InputError(f"{directory} is not a record: it holds no status.json.")
+        results_dir, key = directory.parents[3], directory.name.rpartition("-")[2]
+        with _writing(results_dir):
+            lock = _acquire(results_dir, key)
+            try:
+                record = cls(directory, lock)
+                record._load()
+            except BaseException:
+                lock.release()
+                raise
+        return record
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as it was frozen when the record was created."""
+        config = OmegaConf.to_container(OmegaConf.load(self.directory / "config.yaml"))
+        assert isinstance(config, dict)
+        return {str(key): value for key, value in config.items()}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The content of `status.json`; change it with `update`."""
+        return dict(self._status)
+
+    def update(self, **fields: Any) -> None:
+        """Set fields of `status.json`; `updated` is set with them and serves as a heartbeat."""
+        if fields.get("state", STATES[0]) not in STATES:
+            raise ValueError(f"state must be one of {STATES}, not {fields['state']!r}")
+        self._status |= {**fields, "updated": _now()}
+        with _writing(self.results_dir):
+            replace(self.directory / "status.json", json.dumps(self._status, indent=2).encode())
+
+    def begin(self) -> None:
+        """Note that this process now runs the run: one more attempt, here, from this commit."""
+        self.update(
+            state="running",
+            attempt=self._status["attempt"] + 1,
+            started=_now(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            commit=source_commit(),
+            error=None,
+        )
+
+    def log(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Append one point to `metrics.jsonl`."""
+        with _writing(self.results_dir):
+            self._metrics.append(step, values)
+
+    def points(self) -> Iterator[Point]:
+        """All points of `metrics.jsonl` in the order of logging."""
+        return self._metrics.read()
+
+    def cut(self, step: int) -> None:
+        """Drop the points after `step`: a resume goes back to its checkpoint's step."""
+        with _writing(self.results_dir):
+            self._metrics.cut(step)
+
+    def close(self) -> None:
+        """Let other processes open the record."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is not None and self._status["state"] == "running":
+                state = "failed" if isinstance(error, Exception) else "interrupted"
+                # On a full disk the first error is the one to report.
+                with suppress(InputError):
+                    self.update(state=state, error=_one_line(error))
+        finally:
+            self.close()
+
+    def _prepare(self, config: Mapping[str, Any], rerun: bool) -> None:
+        superseded: list[str] = []
+        status_file = self.directory / "status.json"
+        if rerun and self.directory.exists():
+            superseded = _mlflow_runs(_read_json(status_file) if status_file.exists() else {})
+            self._remove()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        frozen = self.directory / "config.yaml"
+        if not frozen.exists():
+            replace(frozen, OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
+        if status_file.exists():
+            self._load()
+        else:
+            self.update(state="queued", created=_now(), attempt=0, superseded=superseded)
+
+    def _load(self) -> None:
+        self._status = _read_json(self.directory / "status.json")
+        self._metrics.repair()
+
+    def _remove(self) -> None:
+        # Renamed first: a removal that is killed halfway must not leave a record to resume.
+        removed = self.results_dir / "runs" / ".removed" / self.identity
+        shutil.rmtree(removed, ignore_errors=True)
+        removed.parent.mkdir(exist_ok=True)
+        self.directory.replace(removed)
+        shutil.rmtree(removed)
+
+
+def find_records(results_dir: Path | str) -> list[Path]:
+    """The directories of all records under `results_dir`, sorted; none of them is opened."""
+    return sorted(path.parent for path in Path(results_dir).glob("runs/*/*/*/status.json"))
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """The content of a record's `status.json`, whoever has the record open."""
+    return _read_json(directory / "status.json")
+
+
+@contextmanager
+def _writing(results_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise InputError(
+            f"The results cannot be written to {results_dir} ({what}). Make room there, or "
+            "choose a directory that you can write to: type results_dir=PATH, or set the "
+            "environment variable PVT_BENCH_RESULTS."
+        ) from error
+
+
+def _acquire(results_dir: Path, key: str) -> BaseFileLock:
+    # Outside the record's directory, which a rerun removes while it holds the lock.
+    locks = results_dir / "runs" / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock, holder_file = FileLock(locks / f"{key}.lock"), locks / f"{key}.json"
+    holder = _read_json(holder_file) if holder_file.exists() else {}
+    try:
+        lock.acquire(timeout=0 if _alive(holder) else ORPHANS_LEAVE_AFTER)
+    except Timeout:
+        holder = _read_json(holder_file) if holder_file.exists() else {}
+        who = ", ".join(f"{name} {value}" for name, value in holder.items())
+        raise InputError(
+            f"The run {key} is already running ({who}). One process at a time works on a run: "
+            "wait for it or stop it, then type the same command again."
+        ) from None
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+    replace(holder_file, json.dumps(holder).encode())
+    return lock
+
+
+def _safe(part: str) -> str:
+    # 255 bytes is the usual limit of a file name; hash and temporary suffixes need some of them.
+    return re.sub(r"[^\w.,=+-]+", "_", part, flags=re.ASCII).lstrip(".-")[:160] or "_"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not JSON any more ({error}). Mend it, or start the run over: rerun=true."
+        ) from error
+
+
+def _mlflow_runs(status: Mapping[str, Any]) -> list[str]:
+    run_id = (status.get("mlflow") or {}).get("run_id")
+    return [*status.get("superseded", []), *([run_id] if run_id else [])]
+
+
+def _alive(holder: Mapping[str, Any]) -> bool:
+    if holder.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(holder.get("pid", 0), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")

@@ -1,0 +1,144 @@
+"""The few things asked of MLflow, each of which may be repeated without harm.
+
+Importing this module imports MLflow, which takes more than a second.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import (
+    MAX_METRICS_PER_BATCH,
+    MAX_PARAM_VAL_LENGTH,
+    MAX_PARAMS_TAGS_PER_BATCH,
+    MAX_TAG_VAL_LENGTH,
+)
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+T = TypeVar("T")
+RECORD_TAG = "pvt_bench.record"
+
+
+class Value(NamedTuple):
+    """One number of one metric, `time` in Unix seconds."""
+
+    name: str
+    step: int
+    time: float
+    value: float
+
+
+class Store:
+    """An MLflow store at `uri`; `artifact_root` holds the files of experiments created here."""
+
+    def __init__(self, uri: str, artifact_root: Path | None) -> None:
+        self._client = MlflowClient(tracking_uri=uri)
+        self._artifact_root = artifact_root
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, created or restored where needed."""
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            return self._create_experiment(name)
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def open_run(self, experiment_id: str, name: str, run_id: str | None, record: str) -> Run:
+        """The run with that id, or the run of that record, or a new one; RUNNING in any case.
+
+        The search by record finds a run that was created by a process killed before it could
+        note the id.
+        """
+        run = self._find(run_id) or self._search(experiment_id, record)
+        if run is None:
+            tags = {RECORD_TAG: record}
+            return self._client.create_run(experiment_id, run_name=name, tags=tags)
+        self._client.update_run(run.info.run_id, status="RUNNING")
+        return run
+
+    def log_params(self, run: Run, params: Mapping[str, object]) -> None:
+        """Log those params that the run does not have: MLflow lets none be changed."""
+        missing = [
+            Param(key, str(value)[:MAX_PARAM_VAL_LENGTH])
+            for key, value in params.items()
+            if key not in run.data.params
+        ]
+        for batch in _batches(missing, MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(run.info.run_id, params=batch)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
+        """Set tags, over old values of theirs."""
+        entities = [RunTag(key, str(value)[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()]
+        for batch in _batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(run_id, tags=batch)
+
+    def supersede(self, run_ids: Iterable[str], by: str) -> None:
+        """Tag runs that were started over, where the store still has them."""
+        for run_id in run_ids:
+            if self._find(run_id) is not None:
+                self._client.set_tag(run_id, "superseded_by", by)
+
+    def steps(self, run_id: str, metric: str) -> set[int]:
+        """The steps at which the run has a value of the metric."""
+        return {point.step for point in self._client.get_metric_history(run_id, metric)}
+
+    def log_values(self, run_id: str, values: Sequence[Value]) -> None:
+        """Send values. A SQL store keeps one of several that are equal in time and value."""
+        metrics = [
+            Metric(value.name, value.value, round(value.time * 1000), value.step)
+            for value in values
+        ]
+        for batch in _batches(metrics, MAX_METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=batch)
+
+    def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
+        """Copy a file, or the content of a directory, into the run's `folder`."""
+        if path.is_dir():
+            self._client.log_artifacts(run_id, str(path), folder)
+        else:
+            self._client.log_artifact(run_id, str(path), folder)
+
+    def terminate(self, run_id: str, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run_id, status)
+
+    def _create_experiment(self, name: str) -> str:
+        root = self._artifact_root
+        location = (root / name).as_uri() if root else None
+        try:
+            return self._client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another process was faster.
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+    def _find(self, run_id: str | None) -> Run | None:
+        if run_id is None:
+            return None
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _search(self, experiment_id: str, record: str) -> Run | None:
+        of_record = f"tags.`{RECORD_TAG}` = '{record}'"
+        runs = self._client.search_runs([experiment_id], of_record, max_results=1)
+        return runs[0] if runs else None
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,89 @@
+"""Checkpoints that hold: complete or not there, checked when read, the newest valid one taken."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pvt_bench.errors import InputError
+
+KEPT = 2
+
+
+def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `state` (plain types and tensors) as the checkpoint of `step`; keep the newest two.
+
+    The file is written beside its target, synced and renamed; its SHA-256 goes into the name of
+    a second file, so that damage is found when it is read. A full disk leaves the older
+    checkpoints whole and is an InputError.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / f"step-{step:08d}.ckpt"
+    partial = target.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = _digest(partial)
+        _write_synced(target.with_suffix(".sha256"), digest)
+        partial.replace(target)
+        _sync_directory(directory)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"The checkpoint of step {step} could not be written to {directory}: {error}. "
+            "The older checkpoints are whole. Free some space, then type the same command to go on."
+        ) from error
+    for old in _newest_first(directory)[KEPT:]:
+        old.unlink()
+        old.with_suffix(".sha256").unlink(missing_ok=True)
+    return target
+
+
+def load_newest(
+    directory: Path, warn: Callable[[str], None] = lambda message: None
+) -> dict[str, Any] | None:
+    """The state of the newest valid checkpoint, or None; each one passed over is warned of."""
+    for path in _newest_first(directory):
+        expected = path.with_suffix(".sha256")
+        if not expected.exists() or expected.read_text().strip() != _digest(path):
+            warn(f"The checkpoint {path} is damaged and is passed over.")
+            continue
+        return torch.load(path, map_location="cpu", weights_only=True)
+    return None
+
+
+def delete_checkpoints(directory: Path) -> None:
+    """Remove all checkpoints: a finished run keeps its weights alone."""
+    for path in directory.glob("step-*"):
+        path.unlink()
+    if directory.exists():
+        directory.rmdir()
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    return sorted(directory.glob("step-*.ckpt"), reverse=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

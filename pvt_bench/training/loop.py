@@ -1,0 +1,154 @@
+"""The one training loop: Lightning's Trainer, told when to log, to save and to stop.
+
+The whole training is one epoch of Lightning's: its batches are those from the step that the run
+stands at to the last. So there is no loop state to restore, and a resumed run does what an
+uninterrupted one would have done.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pvt_bench.training.interruption import Interrupted, Interruption
+
+
+class TrainerOptions(Protocol):
+    """What is read of `pvt_bench.config.Trainer`; see there."""
+
+    accelerator: str
+    precision: Any
+    checkpoint_every: int
+    log_every: int
+
+
+WritePoint = Callable[[int, dict[str, float]], None]
+WriteCheckpoint = Callable[[int], None]
+
+
+class Steps(L.Callback):
+    """Seeds, logs and saves by the step of the run, and stops between two steps if asked to."""
+
+    def __init__(
+        self,
+        start: int,
+        steps: int,
+        seed: int,
+        options: TrainerOptions,
+        write_point: WritePoint,
+        write_checkpoint: WriteCheckpoint,
+    ) -> None:
+        self.step = start
+        self.steps = steps
+        self.seed = seed
+        self.options = options
+        self.write_point = write_point
+        self.write_checkpoint = write_checkpoint
+        self.interruption = Interruption()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        # Drop path draws from the global generator: from seed and step alone, a resumed run
+        # draws what an uninterrupted one would have drawn.
+        torch.manual_seed((self.seed << 32) + self.step)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        self.step += 1
+        last = self.step == self.steps
+        if self.step % self.options.log_every == 0 or last:
+            values = {f"train/{name}": float(value) for name, value in outputs.items()}
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self.write_point(self.step, values | {"train/lr": rate})
+        if self.step % self.options.checkpoint_every == 0 or last or self.interruption.requested:
+            self.write_checkpoint(self.step)
+        if self.interruption.requested:
+            trainer.should_stop = True
+
+
+def build_trainer(options: TrainerOptions, directory: Path, **settings: Any) -> L.Trainer:
+    """Lightning's Trainer on a leash: it runs the loop, and writes and prints nothing."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # They advise on features of Lightning's that are left off on purpose.
+    warnings.filterwarnings("ignore", module=r"lightning\.")
+    return L.Trainer(
+        accelerator=options.accelerator,
+        devices=1,
+        precision=options.precision,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=directory,
+        **settings,
+    )
+
+
+def fit(
+    module: L.LightningModule,
+    loader: DataLoader[Any],
+    loop: Steps,
+    directory: Path,
+    gradient_clip: float | None,
+) -> None:
+    """Train to the last step; Interrupted where asked to stop before, after a checkpoint."""
+    trainer = build_trainer(
+        loop.options,
+        directory,
+        max_steps=loop.steps - loop.step,
+        callbacks=[loop],
+        gradient_clip_val=gradient_clip,
+        limit_val_batches=0,
+    )
+    with loop.interruption:
+        trainer.fit(module, loader)
+    if loop.step < loop.steps:
+        raise Interrupted(f"stopped after step {loop.step} of {loop.steps}")
+
+
+class _Scoring(L.Callback):
+    """Reports each batch that was scored, and stops between two of them if asked to."""
+
+    def __init__(self, advance: Callable[[int], None], interruption: Interruption) -> None:
+        self.advance = advance
+        self.interruption = interruption
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.advance(len(batch[0]))
+        if self.interruption.requested:
+            raise Interrupted("stopped while scoring")
+
+
+def validate(
+    module: L.LightningModule,
+    loader: DataLoader[Any],
+    options: TrainerOptions,
+    directory: Path,
+    advance: Callable[[int], None],
+) -> None:
+    """Run the module's validation over the loader; `advance` is told the images of each batch."""
+    with Interruption() as interruption:
+        trainer = build_trainer(options, directory, callbacks=[_Scoring(advance, interruption)])
+        trainer.validate(module, loader, verbose=False)
+
+
+def check_finite(losses: dict[str, Tensor], image_ids: list[int]) -> None:
+    """Stop where a loss is not a number: nothing after it could be trusted."""
+    bad = [name for name, value in losses.items() if not math.isfinite(float(value.detach()))]
+    if bad:
+        raise FloatingPointError(
+            f"The {' and the '.join(bad)} loss is not finite, on the images {image_ids}. "
+            "The last checkpoint is kept; a lower schedule.lr or a schedule.gradient_clip may help."
+        )

@@ -1,0 +1,60 @@
+"""Fixtures that run the real command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# A PVT that trains in seconds on two cores; everything else is as published.
+SMALL = (
+    "model.depths=[1,1,1,1]",
+    "model.channels=[16,32,40,64]",
+    "model.heads=[1,2,5,8]",
+    "model.mlp_ratios=[2,2,2,2]",
+)
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def needs(part: object, name: str) -> None:
+    """Skip a test whose part is missing on a user's machine; in CI a missing part is a failure."""
+    if not part:
+        if os.environ.get("CI"):
+            pytest.fail(f"{name} is missing, and CI must have it")
+        pytest.skip(f"{name} is not installed")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment without this machine's own settings of pvt-bench."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PVT_BENCH", "MLFLOW"))}
+    return clean | {"COLUMNS": "200"} | more
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in scenes, written once for all tests that only read them."""
+    from pvt_bench.datasets.digits import write_digits
+
+    root = tmp_path_factory.mktemp("data") / "digits"
+    write_digits(root)
+    return root
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run `python -m pvt_bench ...` from an empty directory and wait for its end."""
+
+    def run(*words: str, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pvt_bench", *words],
+            cwd=tmp_path,
+            env=environment(**more),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

@@ -1,0 +1,198 @@
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import run
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from pycocotools.coco import COCO
+
+from pvt_bench.datasets import digits
+from pvt_bench.datasets.digits import Digits, compose_scenes, write_digits
+from pvt_bench.errors import InputError
+from pvt_bench.measure.average_precision import average_precision
+
+# pycocotools is older than the second version of NumPy.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results") / "datasets" / "digits"
+    write_digits(root)
+    return root
+
+
+def _digits(root):
+    return Digits("digits", str(root), None, None, 0.0)
+
+
+def _document(root, split="train"):
+    return json.loads((root / f"annotations/instances_{split}2017.json").read_text())
+
+
+def test_configuration_fits_the_class_and_its_version(root):
+    config = OmegaConf.load(Path(__file__).parents[1] / "conf/dataset/digits.yaml")
+    config.results_dir = "somewhere"
+    assert config.root == f"somewhere/datasets/digits-v{digits.VERSION}"
+    options = {key: config[key] for key in config if key not in ("_target_", "results_dir")}
+    assert config._target_ == "pvt_bench.datasets.digits.Digits"
+    assert len(Digits(**{**options, "root": str(root)}).detection("val")) == 200
+
+
+def test_both_splits_are_read_as_coco(root):
+    dataset = _digits(root)
+    train, val = dataset.detection("train", masks=True), dataset.detection("val", masks=True)
+    assert len(train) + train.dropped["images without boxes"] == 1000
+    assert len(val) == 200
+    assert train.categories == list(digits.NAMES)
+    image, target = train[0]
+    assert image.shape == (3, 96, 96)
+    assert target["masks"].shape == (len(target["boxes"]), 96, 96)
+
+
+def test_scenes_are_as_described(root):
+    document = _document(root)
+    crowds = [row for row in document["annotations"] if row["iscrowd"]]
+    alone = [row for row in document["annotations"] if not row["iscrowd"]]
+    sides = [max(row["bbox"][2:]) for row in alone]
+    assert min(sides) == 24
+    assert max(sides) == 56
+    counts = np.bincount([row["image_id"] for row in alone], minlength=1001)[1:]
+    assert (np.bincount(counts)[1:] > 100).all()
+    assert len(np.bincount(counts)) == 5
+    assert 5 <= (counts == 0).sum() <= 40
+    assert 10 <= len(crowds) <= 60
+    labels = np.bincount([row["category_id"] for row in alone])[1:]
+    assert labels.min() > 0.7 * labels.mean()
+    assert [row["id"] for row in document["annotations"]] == list(
+        range(1, len(document["annotations"]) + 1)
+    )
+
+
+def test_boxes_are_tight_around_masks_and_do_not_overlap(root):
+    document = _document(root)
+    reference = COCO()
+    reference.dataset = document
+    reference.createIndex()
+    for rows in reference.imgToAnns.values():
+        covered = np.zeros((96, 96), int)
+        for row in rows:
+            y, x = np.nonzero(reference.annToMask(row))
+            tight = [x.min(), y.min(), x.max() + 1 - x.min(), y.max() + 1 - y.min()]
+            assert row["bbox"] == tight
+            assert row["area"] == len(y)
+            covered[y.min() : y.max() + 1, x.min() : x.max() + 1] += 1
+        assert covered.max() == 1
+
+
+def test_strokes_stand_out_from_the_canvas(root):
+    dataset = _digits(root).detection("val", masks=True)
+    contrasts, brightness = [], []
+    for image, target in dataset:
+        grey = image.mean(0)
+        for (left, top, right, bottom), mask in zip(
+            target["boxes"].int().tolist(), target["masks"], strict=True
+        ):
+            inside = torch.zeros_like(mask)
+            inside[top:bottom, left:right] = True
+            contrasts.append((grey[mask].mean() - grey[inside & ~mask].mean()).item())
+        brightness.append(grey.mean().item())
+    assert np.quantile(np.abs(contrasts), 0.02) > 0.1
+    assert 0.3 < np.mean(np.array(contrasts) > 0) < 0.7
+    assert np.std(brightness) > 0.15
+
+
+def test_digits_are_still_digits(root):
+    """A classifier of the 8 x 8 images reads the drawn ones, shrunk back within their boxes."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    images, labels = digits._load_digits("train")
+
+    def shrink(mask):
+        y, x = np.nonzero(mask)
+        cut = mask[y.min() : y.max() + 1, x.min() : x.max() + 1]
+        image = Image.fromarray(cut.astype(np.float32)).resize((8, 8), Image.Resampling.BOX)
+        return np.asarray(image).ravel()
+
+    classifier = KNeighborsClassifier(5).fit([shrink(i > 0.45) for i in images], labels)
+    dataset = _digits(root).detection("val", masks=True)
+    targets = [target for _, target in dataset]
+    alone = [~target["iscrowd"] for target in targets]
+    drawn = torch.cat([t["masks"][a] for t, a in zip(targets, alone, strict=True)]).numpy()
+    labels = torch.cat([t["labels"][a] for t, a in zip(targets, alone, strict=True)])
+    assert classifier.score([shrink(mask) for mask in drawn], labels) > 0.85
+
+
+def test_no_digit_is_in_both_splits():
+    train, val = ({image.tobytes() for image in digits._load_digits(s)[0]} for s in digits.SPLITS)
+    assert len(train) + len(val) == 1797
+    assert not train & val
+
+
+def test_the_same_bytes_every_time_and_in_every_process(root, tmp_path):
+    code = "import sys; from pathlib import Path; from pvt_bench.datasets.digits import *;"
+    code += "write_digits(Path(sys.argv[1]))"
+    run([sys.executable, "-c", code, str(tmp_path / "again")], check=True)
+    files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    assert len(files) == 1202
+    assert all((root / f).read_bytes() == (tmp_path / "again" / f).read_bytes() for f in files)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(digits, "SCENES", {"train": 5, "val": 3})
+
+
+@pytest.mark.usefixtures("small")
+def test_writers_at_once_leave_one_whole_tree(tmp_path):
+    target = tmp_path / "data" / "digits"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write_digits, [target] * 4))
+    assert [path.name for path in target.parent.iterdir()] == ["digits"]
+    assert len(_digits(target).detection("val")) == 3
+
+
+@pytest.mark.usefixtures("small")
+def test_a_writer_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def compose(split):
+        yield from compose_scenes(split)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(digits, "compose_scenes", compose)
+    with pytest.raises(KeyboardInterrupt):
+        write_digits(tmp_path / "digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small")
+def test_a_tree_of_the_user_is_read_as_it_is(tmp_path):
+    write_digits(tmp_path / "mine")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    _digits(tmp_path / "mine").detection("val")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="no COCO tree"):
+        _digits(tmp_path / "other")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written to .*file/digits"):
+        write_digits(tmp_path / "file" / "digits")
+
+
+def test_its_ground_truth_scores_one_against_itself(root):
+    truth = _digits(root).detection("val").ground_truth
+    keys = ("image_id", "category_id", "bbox", "segmentation")
+    detections = [
+        {key: row[key] for key in keys} | {"score": 1.0}
+        for row in truth["annotations"]
+        if not row["iscrowd"]
+    ]
+    assert average_precision(truth, detections)["AP"] == pytest.approx(1.0)
+    assert average_precision(truth, detections, "segm")["AP"] == pytest.approx(1.0)
