@@ -141,8 +141,9 @@ def train(work: Work) -> None:
         workers = config.trainer.workers
         loader = train_loader(view, schedule.batch_size, config.seed, workers, start, steps)
         with progress_bar("training", steps, start) as bar:
-            loop = Steps(start, steps, config.seed, config.trainer, log, save)
-            fit(module, loader, loop, record.directory, schedule.gradient_clip)
+            clip = schedule.gradient_clip
+            loop = Steps(start, steps, config.seed, config.trainer, log, save, clip)
+            fit(module, loader, loop, record.directory)
     scores = score(work, module)
     row = measure_cost(work.skeleton, work.size).metrics() | scores
     finish(work, row | {"seconds": time.monotonic() - began}, steps, network)

@@ -117,7 +117,7 @@ def _load_digits(split: str) -> tuple[Array, NDArray[np.int64]]:
 
 
 def _compose_scene(rng: Generator, images: Array, labels: NDArray[np.int64]) -> Scene:
-    brightness = rng.uniform(0.1, 0.9)
+    brightness = rng.uniform(0.1, 0.5)
     scene = Scene(_draw_canvas(rng, brightness))
     if rng.random() < EMPTY_SHARE:
         return scene
@@ -202,10 +202,8 @@ def _is_free(scene: Scene, alpha: Array) -> bool:
 
 
 def _draw(rng: Generator, scene: Scene, brightness: float, region: Region, alpha: Array) -> None:
-    """Draw strokes of one colour, clearly lighter or darker than the canvas."""
-    contrast = rng.uniform(0.3, 0.6)
-    lighter = brightness < 0.5 if not 0.35 < brightness < 0.65 else rng.random() < 0.5
-    level = brightness + (contrast if lighter else -contrast)
+    """Draw strokes of one colour, clearly lighter than the canvas."""
+    level = brightness + rng.uniform(0.3, 0.5)
     colour = np.clip(level + rng.uniform(-0.1, 0.1, 3), 0, 1)
     opacity = alpha[..., None]
     scene.canvas = scene.canvas * (1 - opacity) + colour * opacity

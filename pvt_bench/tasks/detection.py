@@ -1,6 +1,7 @@
 """Object detection, scored as COCO does."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,15 @@ class Detection(Task):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Detect on a batch; boxes go back to the pixels of the original images."""
-        images, targets = batch
-        for image, target, prediction in zip(images, targets, self.network(images), strict=True):
-            self.found.extend(self._results(image, target, prediction))
+        by_size: dict[torch.Size, list[tuple[Tensor, dict[str, Tensor]]]] = defaultdict(list)
+        for image, target in zip(*batch, strict=True):
+            by_size[image.shape].append((image, target))
+        # One size at a time: padding up to a larger neighbour would change what is found, since
+        # attention sees the padding, and scores must not depend on how images are batched.
+        for pairs in by_size.values():
+            predictions = self.network([image for image, _ in pairs])
+            for (image, target), prediction in zip(pairs, predictions, strict=True):
+                self.found.extend(self._results(image, target, prediction))
 
     def score(self, directory: Path) -> dict[str, float]:
         """COCO's twelve numbers as fractions, `val/AP` first.

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -53,7 +54,13 @@ def load_newest(
         if not expected.exists() or expected.read_text().strip() != _digest(path):
             warn(f"The checkpoint {path} is damaged and is passed over.")
             continue
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise InputError(
+                f"The checkpoint {path} holds more than tensors and plain values, and is not read: "
+                "it was not written by this project. Move it away, or start over: rerun=true."
+            ) from error
     return None
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
 from pvt_bench.training.interruption import Interrupted, Interruption
@@ -44,6 +45,7 @@ class Steps(L.Callback):
         options: TrainerOptions,
         write_point: WritePoint,
         write_checkpoint: WriteCheckpoint,
+        gradient_clip: float | None = None,
     ) -> None:
         self.step = start
         self.steps = steps
@@ -51,12 +53,20 @@ class Steps(L.Callback):
         self.options = options
         self.write_point = write_point
         self.write_checkpoint = write_checkpoint
+        self.gradient_clip = gradient_clip
         self.interruption = Interruption()
 
     def on_train_batch_start(self, *_: Any) -> None:
         # Drop path draws from the global generator: from seed and step alone, a resumed run
         # draws what an uninterrupted one would have drawn.
         torch.manual_seed((self.seed << 32) + self.step)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, module: L.LightningModule, optimizer: Any
+    ) -> None:
+        # Lightning's own clipping refuses fused optimizers in mixed precision.
+        if self.gradient_clip is not None:
+            clip_grad_norm_(module.parameters(), self.gradient_clip)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any
@@ -99,7 +109,6 @@ def fit(
     loader: DataLoader[Any],
     loop: Steps,
     directory: Path,
-    gradient_clip: float | None,
 ) -> None:
     """Train to the last step; Interrupted where asked to stop before, after a checkpoint."""
     trainer = build_trainer(
@@ -107,7 +116,6 @@ def fit(
         directory,
         max_steps=loop.steps - loop.step,
         callbacks=[loop],
-        gradient_clip_val=gradient_clip,
         limit_val_batches=0,
     )
     with loop.interruption:

@@ -1,0 +1,161 @@
+"""Whatever is wrong with the input ends with exit code 2 and one message, through the command."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from coco_tree import write_coco_tree
+from conftest import SMALL, Command
+from safetensors.torch import save_file
+
+RUN = ("model=pvt_small", "task=coco_retinanet")
+TRAIN = (*RUN, *SMALL, "schedule.steps=2", "schedule.batch_size=2", "trainer=cpu")
+
+# Words typed, and what the message must say: what is wrong, what was expected, what to type.
+WRONG_WORDS = {
+    "model": (["model=pvt_smal", "task=coco_retinanet"], ["model=pvt_smal", "pvt_small"]),
+    "no model": (["task=coco_retinanet"], ["model", "pvt_small"]),
+    "no task": (["model=pvt_small"], ["task", "coco_retinanet"]),
+    "task": (["model=pvt_small", "task=coco_retina"], ["task=coco_retina", "coco_retinanet"]),
+    "dataset": ([*RUN, "dataset=digit"], ["dataset=digit", "digits"]),
+    "key": ([*RUN, "schedule.step=3"], ["schedule.step", "schedule.steps"]),
+    "model key": ([*RUN, "model.sr_ratio=[8,4,2,1]"], ["model.sr_ratio", "model.sr_ratios"]),
+    "type": ([*RUN, "seed=many"], ["seed", "many", "Integer"]),
+    "mode": ([*RUN, "mode=cots"], ["mode", "cots", "cost"]),
+    "syntax": ([*RUN, "model.depths=[1,2"], ["[1,2"]),
+    "model type": ([*RUN, "model.depths=[2,2,two,2]"], ["model.depths", "two", "[3,4,6,3]"]),
+    "length": ([*RUN, "model.sr_ratios=[8,4,2]"], ["model.sr_ratios", "[8, 4, 2]", "[8,4,2,1]"]),
+    "ratio": ([*RUN, "model.sr_ratios=[8,4,0,1]"], ["model.sr_ratios", "[8,4,2,1]"]),
+    "heads": ([*RUN, "model.heads=[1,2,3,8]"], ["model.heads", "320", "3"]),
+    "attention": ([*RUN, "model.attention=flash"], ["model.attention", "flash", "fused"]),
+    "gpu": ([*RUN, "trainer=gpu"], ["trainer=gpu", "trainer=cpu"]),
+    "precision": ([*RUN, "trainer.precision=bf16"], ["trainer.precision=bf16", "bf16-mixed"]),
+    "coco": ([*RUN, "dataset=coco"], ["PVT_BENCH_DATA", "dataset.root"]),
+    "coco tree": (
+        [*RUN, "dataset=coco", "dataset.root=nowhere"],
+        ["nowhere", "annotations/instances_train2017.json", "dataset.root"],
+    ),
+    "weights": ([*TRAIN, "weights=none.ckpt"], ["weights=none.ckpt", "no such file"]),
+    "model weights": ([*TRAIN, "model.weights=none.pth"], ["model.weights=none.pth", "no such"]),
+    "nothing to test": ([*RUN, "mode=test"], ["mode=test", "weights=PATH"]),
+    "file store": (
+        [*RUN, "tracking.uri=file:///tmp/mlruns"],
+        ["tracking.uri=file:///tmp/mlruns", "sqlite:///"],
+    ),
+    "batch": ([*TRAIN, "schedule.batch_size=1000"], ["schedule.batch_size", "981"]),
+    "length of the training": (
+        [*RUN, "schedule.epochs=2"],
+        ["schedule.epochs=2", "schedule.steps=400"],
+    ),
+}
+
+
+def assert_refused(done: object, expected: list[str]) -> None:
+    """Exit code 2; one message on standard error with all that is expected; no traceback."""
+    message = done.stderr  # type: ignore[attr-defined]
+    assert done.returncode == 2, message  # type: ignore[attr-defined]
+    assert message.startswith("error: ")
+    assert message.count("error: ") == 1
+    assert "Traceback" not in message
+    for words in expected:
+        assert words in message
+
+
+def assert_none_left_running(results: Path) -> None:
+    """No record, and so no run in MLflow, still counts as running."""
+    for status in results.glob("runs/*/*/*/status.json"):
+        assert json.loads(status.read_text())["state"] != "running"
+    if (results / "mlflow.db").exists():
+        import mlflow
+
+        client = mlflow.MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        assert {run.info.status for run in client.search_runs(ids)} <= {"FAILED"}
+
+
+@pytest.mark.parametrize("case", WRONG_WORDS)
+def test_a_wrong_word(case: str, command: Command, tmp_path: Path, digits: Path) -> None:
+    words, expected = WRONG_WORDS[case]
+    if "dataset=coco" not in words and "dataset=digit" not in words:
+        words = [*words, f"dataset.root={digits}"]
+    assert_refused(command(*words, timeout=60), expected)
+    assert_none_left_running(tmp_path / "results")
+
+
+def test_the_traceback_is_shown_when_asked_for(command: Command) -> None:
+    done = command(*RUN, "model.sr_ratios=[8,4,2]", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "InputError" in done.stderr
+
+
+def test_a_results_directory_that_cannot_be_written(command: Command, tmp_path: Path) -> None:
+    """A file stands in the way: permissions do not stop a superuser."""
+    (tmp_path / "taken").write_text("")
+    assert_refused(command(*RUN, "mode=cost", "results_dir=taken"), ["taken", "results_dir=PATH"])
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    return write_coco_tree(tmp_path / "coco")
+
+
+def train_on(command: Command, root: Path) -> object:
+    return command(
+        *TRAIN, "dataset=coco", f"dataset.root={root}", "schedule.epochs=null",
+        "dataset.shorter_side=96", "dataset.longer_side=160",
+    )  # fmt: skip
+
+
+def test_a_truncated_json(command: Command, coco: Path, tmp_path: Path) -> None:
+    path = coco / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text()[:-200])
+    assert_refused(train_on(command, coco), [path.name])
+    assert_none_left_running(tmp_path / "results")
+
+
+def test_a_category_out_of_range(command: Command, coco: Path) -> None:
+    path = coco / "annotations" / "instances_train2017.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0]["category_id"] = 12345
+    path.write_text(json.dumps(document))
+    number = document["annotations"][0]["id"]
+    assert_refused(train_on(command, coco), ["12345", f"annotation {number}"])
+
+
+def test_a_missing_image(command: Command, coco: Path) -> None:
+    victim = sorted((coco / "train2017").iterdir())[0]
+    victim.unlink()
+    assert_refused(train_on(command, coco), [victim.name, "missing"])
+
+
+def test_an_image_cut_short(command: Command, coco: Path, tmp_path: Path) -> None:
+    for victim in (coco / "train2017").iterdir():
+        victim.write_bytes(victim.read_bytes()[:400])
+    assert_refused(train_on(command, coco), ["train2017"])
+    assert_none_left_running(tmp_path / "results")
+
+
+@pytest.mark.parametrize("key", ["weights", "model.weights"])
+def test_a_checkpoint_of_another_model(
+    key: str, command: Command, digits: Path, tmp_path: Path
+) -> None:
+    save_file({"stem.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    words = [*TRAIN, f"dataset.root={digits}", f"{key}=other.safetensors"]
+    assert_refused(command(*words), ["other.safetensors", "stem.weight"])
+    assert_none_left_running(tmp_path / "results")
+
+
+@pytest.mark.parametrize("key", ["weights", "model.weights"])
+def test_a_pickle_payload(key: str, command: Command, digits: Path, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.system, (f"touch {tmp_path / 'owned'}",)
+
+    torch.save({"state_dict": Payload()}, tmp_path / "payload.pth")
+    words = [*TRAIN, f"dataset.root={digits}", f"{key}=payload.pth"]
+    assert_refused(command(*words), ["payload.pth"])
+    assert not (tmp_path / "owned").exists()
+    assert_none_left_running(tmp_path / "results")

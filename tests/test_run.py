@@ -1,0 +1,289 @@
+"""Whole runs through the real command, on a PVT small enough to train in seconds."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import torch
+from coco_tree import write_coco_tree
+from conftest import SMALL, Command, environment
+
+from pvt_bench.tracking.metrics import MetricsFile
+
+RUN = ("model=pvt_small", "task=coco_retinanet", *SMALL, "schedule.batch_size=4", "trainer=cpu")
+
+
+def records(results: Path) -> list[Path]:
+    return sorted(path.parent for path in results.glob("runs/*/*/*/status.json"))
+
+
+def status(record: Path) -> dict[str, Any]:
+    return json.loads((record / "status.json").read_text())
+
+
+def only_record(tmp_path: Path) -> Path:
+    (record,) = records(tmp_path / "results")
+    return record
+
+
+def mlflow_runs(results: Path, experiment: str = "coco_retinanet") -> list[Any]:
+    client = mlflow.MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id]))
+
+
+def mlflow_steps(results: Path, run_id: str, metric: str) -> list[int]:
+    client = mlflow.MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
+    return sorted(point.step for point in client.get_metric_history(run_id, metric))
+
+
+def start(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pvt_bench", *words],
+        cwd=tmp_path,
+        env=environment(OMP_NUM_THREADS="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_step(tmp_path: Path, step: int, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = records(tmp_path / "results")
+        if found and (found[0] / "metrics.jsonl").exists():
+            points = list(MetricsFile(found[0] / "metrics.jsonl").read())
+            if points and points[-1].step >= step:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"step {step} was not reached in {seconds} s")
+
+
+def test_one_run_from_the_command_to_the_row(
+    command: Command, tmp_path: Path, digits: Path
+) -> None:
+    words = (*RUN, f"dataset.root={digits}", "schedule.steps=6", "trainer.log_every=2")
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("dataset: digits at ")
+    for column in ("model", "dataset", "params", "GFLOPs", "AP50", "AP75", "APs", "APm", "APl"):
+        assert column in done.stdout
+    record = only_record(tmp_path)
+    assert status(record)["state"] == "finished"
+    assert {path.name for path in record.iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "pictures",
+        "predictions.json",
+        "status.json",
+        "weights.safetensors",
+    }
+    (run,) = mlflow_runs(tmp_path / "results")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["val/AP"] == status(record)["result"]["val/AP"]
+    assert run.data.metrics["cost/gflops"] > 1
+    assert run.data.params["model.depths"] == "[1, 1, 1, 1]"
+    assert run.data.tags["model"] == "pvt_small"
+    assert mlflow_steps(tmp_path / "results", run.info.run_id, "train/loss") == [2, 4, 6]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'results' / 'mlflow.db'}")
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"config.yaml", "environment.json", "predictions.json", "pictures"}
+
+    again = command(*words)
+    assert "finished before" in again.stdout
+    assert f"{100 * status(record)['result']['val/AP50']:.1f}" in again.stdout
+    assert len(mlflow_runs(tmp_path / "results")) == 1
+
+    tested = command(
+        *RUN, f"dataset.root={digits}", "mode=test", f"weights={record}/weights.safetensors"
+    )
+    assert tested.returncode == 0, tested.stderr
+    results = [status(path)["result"] for path in records(tmp_path / "results")]
+    assert len(results) == 2
+    for name in ("val/AP", "val/AP50", "val/AR100"):
+        assert results[0][name] == results[1][name]
+
+
+def test_a_kill_loses_nothing_and_the_result_is_the_same(
+    command: Command, tmp_path: Path, digits: Path
+) -> None:
+    """kill -9 between checkpoints; the weights equal those of a run that was not killed."""
+    words = (
+        *RUN, f"dataset.root={digits}", "schedule.steps=40",
+        "trainer.log_every=1", "trainer.checkpoint_every=10",
+    )  # fmt: skip
+    process = start(tmp_path, *words)
+    try:
+        wait_for_step(tmp_path, 14)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    record = only_record(tmp_path)
+    assert status(record)["state"] == "running"
+    resumed = command(*words, OMP_NUM_THREADS="1")
+    assert resumed.returncode == 0, resumed.stderr
+    gone_on = re.search(r"going on from step (\d+) of 40", resumed.stdout)
+    assert gone_on is not None
+    assert int(gone_on[1]) >= 10
+
+    assert status(record)["attempt"] == 2
+    (run,) = mlflow_runs(tmp_path / "results")
+    assert run.info.status == "FINISHED"
+    assert mlflow_steps(tmp_path / "results", run.info.run_id, "train/loss") == list(range(1, 41))
+    steps = [
+        point.step
+        for point in MetricsFile(record / "metrics.jsonl").read()
+        if "train/loss" in point.values
+    ]
+    assert steps == list(range(1, 41))
+
+    whole = command(*words, "results_dir=whole", OMP_NUM_THREADS="1")
+    assert whole.returncode == 0, whole.stderr
+    from safetensors.torch import load_file
+
+    expected = load_file(records(tmp_path / "whole")[0] / "weights.safetensors")
+    weights = load_file(record / "weights.safetensors")
+    assert weights.keys() == expected.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_an_interrupt_stops_cleanly_and_goes_on(
+    command: Command, tmp_path: Path, digits: Path
+) -> None:
+    words = (*RUN, f"dataset.root={digits}", "schedule.steps=60", "trainer.log_every=1")
+    process = start(tmp_path, *words)
+    wait_for_step(tmp_path, 3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "the same command goes on from there" in output
+    assert "Traceback" not in output
+    record = only_record(tmp_path)
+    stopped = status(record)
+    assert stopped["state"] == "interrupted"
+    assert 3 <= stopped["step"] < 60
+    assert mlflow_runs(tmp_path / "results")[0].info.status == "KILLED"
+    done = command(*words)
+    assert f"going on from step {stopped['step']} of 60" in done.stdout
+    (run,) = mlflow_runs(tmp_path / "results")
+    assert run.info.status == "FINISHED"
+    assert mlflow_steps(tmp_path / "results", run.info.run_id, "train/loss") == list(range(1, 61))
+
+
+def test_eight_runs_started_at_once(tmp_path: Path) -> None:
+    """On an empty results_dir: the data, the store and the experiment are made once."""
+    processes = [
+        start(tmp_path, *RUN, "schedule.steps=2", f"seed={seed}", "trainer.workers=0")
+        for seed in range(8)
+    ]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+        assert "Traceback" not in output
+        assert "warning" not in output.lower()
+    assert len(records(tmp_path / "results")) == 8
+    runs = mlflow_runs(tmp_path / "results")
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 8}
+    assert {run.data.params["seed"] for run in runs} == {str(seed) for seed in range(8)}
+    assert [path.name for path in (tmp_path / "results" / "datasets").iterdir()] == ["digits-v1"]
+
+
+def test_the_same_run_twice_at_once(command: Command, tmp_path: Path, digits: Path) -> None:
+    words = (*RUN, f"dataset.root={digits}", "schedule.steps=60", "trainer.log_every=1")
+    process = start(tmp_path, *words)
+    try:
+        wait_for_step(tmp_path, 1)
+        second = command(*words)
+        assert second.returncode == 2
+        assert "already running" in second.stderr
+        assert str(process.pid) in second.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("how", ["root", "environment"])
+def test_real_coco(how: str, command: Command, tmp_path: Path) -> None:
+    """The reader of COCO on a tree with polygons, RLE, a crowd, an empty image, odd ids."""
+    write_coco_tree(tmp_path / "data" / "coco")
+    words = [
+        *RUN, "schedule.epochs=null", "schedule.steps=2", "schedule.batch_size=2",
+        "dataset.shorter_side=96", "dataset.longer_side=160",
+    ]  # fmt: skip
+    variables = {}
+    if how == "root":
+        words += ["dataset=coco", "dataset.root=data/coco"]
+    else:
+        variables = {"PVT_BENCH_DATA": str(tmp_path / "data")}
+    done = command(*words, **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("dataset: coco")
+    assert ("as typed" in done.stdout) == (how == "root")
+    assert "left out of training" in done.stdout
+    result = status(only_record(tmp_path))["result"]
+    assert 0 <= result["val/AP"] <= 1
+
+
+def test_rerun_starts_over(command: Command, tmp_path: Path, digits: Path) -> None:
+    words = (*RUN, f"dataset.root={digits}", "schedule.steps=1")
+    assert command(*words).returncode == 0
+    first = status(only_record(tmp_path))
+    assert command(*words, "rerun=true").returncode == 0
+    second = status(only_record(tmp_path))
+    assert second["mlflow"]["run_id"] != first["mlflow"]["run_id"]
+    assert second["result"]["val/AP"] == first["result"]["val/AP"]
+
+
+def test_a_sweep_of_two(command: Command, tmp_path: Path) -> None:
+    done = command("-m", "model=pvt_tiny,pvt_small", "task=coco_retinanet", "mode=cost")
+    assert done.returncode == 0, done.stderr
+    costs = {
+        path.name.split("-")[0]: status(path)["result"] for path in records(tmp_path / "results")
+    }
+    assert costs["pvt_tiny"]["cost/gflops"] < costs["pvt_small"]["cost/gflops"]
+    assert {
+        run.info.status for run in mlflow_runs(tmp_path / "results", "coco_retinanet/cost")
+    } == {"FINISHED"}
+
+
+def test_speed(command: Command, tmp_path: Path) -> None:
+    done = command(
+        *RUN[:-2], "mode=speed", "speed.size=[64,96]", "speed.batch_size=2", "trainer=cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    record = status(only_record(tmp_path))
+    assert record["result"]["speed/latency_ms"] > 0
+    assert record["result"]["speed/images_per_s"] > 0
+    assert record["result"]["speed/peak_memory_gb"] > 0.1
+    measured = record["measured"]
+    assert measured["device"].startswith("CPU")
+    assert measured["dtype"] == "float32"
+    assert measured["threads"] >= 1
+    assert measured["torch"] == torch.__version__
+
+
+def test_a_dead_tracking_server_costs_a_warning(
+    command: Command, tmp_path: Path, digits: Path
+) -> None:
+    words = (*RUN, f"dataset.root={digits}", "schedule.steps=2")
+    dead = "tracking.uri=http://127.0.0.1:9"
+    done = command(*words, dead)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is lost" in done.stdout + done.stderr
+    assert status(only_record(tmp_path))["mirrored"] is False
+    caught_up = command(*words)
+    assert "finished before" in caught_up.stdout
+    assert mlflow_runs(tmp_path / "results")[0].info.status == "FINISHED"
+    assert os.path.exists(tmp_path / "results" / "mlflow.db")
