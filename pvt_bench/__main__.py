@@ -11,8 +11,10 @@ import traceback
 import hydra
 from omegaconf import DictConfig
 
-from pvt_bench.composing import add_dataset, explain, why_dataset
+from pvt_bench.composing import add_dataset, check_named, explain, why_dataset
 from pvt_bench.config import config_dir, register
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:
@@ -23,37 +25,44 @@ def main() -> None:
     # Hydra would print its errors itself and exit with 1 whatever happened.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register()
+    codes = [0]
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
     def cell(config: DictConfig) -> None:
         # Hydra has composed and checked everything by now; torch is first needed here.
         from pvt_bench.run import run
 
-        run(config, why_dataset(config.dataset.name, config.dataset.root, typed))
+        # Reported here, since Hydra writes about a job that raises and shows one of several.
+        try:
+            run(config, why_dataset(config.dataset.name, config.dataset.root, typed))
+        except Exception as error:
+            codes.append(report(error, full))
+            if codes[-1] == INTERRUPTED:
+                raise KeyboardInterrupt from error
 
     try:
+        check_named(typed, config_dir())
         cell()
     except KeyboardInterrupt:
-        sys.exit(130)
+        codes.append(INTERRUPTED)
     except Exception as error:
-        if full:
-            traceback.print_exc()
-        sys.exit(report(error, full))
+        codes.append(report(error, full))
+    sys.exit(max(codes))
 
 
 def report(error: Exception, full: bool) -> int:
     """Print an error as its reader can use it, and give the exit code."""
     message = explain(error)
-    if message is not None:
-        if not full:
-            print(f"error: {message}", file=sys.stderr)
-        return 2
-    if type(error).__name__ == "Interrupted":
-        print(f"{error}; the same command goes on from there", file=sys.stderr)
-        return 130
-    if not full:
+    interrupted = type(error).__name__ == "Interrupted"
+    if full or (message is None and not interrupted):
         traceback.print_exception(error)
-    return 1
+    elif interrupted:
+        print(f"{error}; the same command goes on from there", file=sys.stderr)
+    else:
+        print(f"error: {message}", file=sys.stderr)
+    if interrupted:
+        return INTERRUPTED
+    return FAILED if message is None else REFUSED
 
 
 if __name__ == "__main__":

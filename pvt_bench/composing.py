@@ -1,6 +1,7 @@
 """What a command line is taken to mean, and how it is explained where it means nothing."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
@@ -19,6 +20,18 @@ def add_dataset(arguments: Sequence[str], environment: Mapping[str, str]) -> lis
         return list(arguments)
     own = dict.fromkeys(task.partition("_")[0] for task in tasks[-1:] if "," not in task)
     return [*arguments, *(f"dataset={name}" for name in own)]
+
+
+def check_named(arguments: Sequence[str], conf: Path) -> None:
+    """Refuse a command that does not name its model or its task; `conf` holds the choices."""
+    if any(word.startswith("--") and word != "--multirun" for word in arguments):
+        return  # Hydra's own questions, such as --help, need neither.
+    for group in ("model", "task"):
+        if not any(word.startswith(f"{group}=") for word in arguments):
+            options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+            raise InputError(
+                f"Which {group}? Type {group}={options[0]}, or another of: {', '.join(options)}."
+            )
 
 
 def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:

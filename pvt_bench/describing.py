@@ -1,6 +1,7 @@
 """What a run is called, what makes it itself, and how its row is shown."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def run_name(config: DictConfig) -> str:
 def label(config: DictConfig) -> str:
     """The record's folder for people: `<task>/<dataset>/<name>`."""
     where = config.mode if config.mode in (Mode.cost, Mode.speed) else config.dataset.name
-    name = "-".join(word.replace("[", "").replace("]", "") for word in run_name(config).split())
+    # Neither = nor commas: Hydra reads them when the path of a record is typed.
+    name = re.sub(r"\W+", "_", run_name(config).replace("]", "")).replace("_seed", "-seed")
     return f"{config.task.name}/{where}/{name}"
 
 

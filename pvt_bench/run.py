@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,9 +30,11 @@ from pvt_bench.config import Mode
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.screen import progress_bar, say, warn
-from pvt_bench.tracking.environment import environment
+from pvt_bench.tracking.environment import environment, source_commit
 from pvt_bench.tracking.mlflow import Mirror, check_uri, default_uri
 from pvt_bench.tracking.record import Record
+from pvt_bench.training.interruption import Interrupted
+from pvt_bench.training.optim import build_optimizer, count_steps
 
 Row = dict[str, float]
 
@@ -40,7 +43,8 @@ Row = dict[str, float]
 class Work:
     """What a mode works with.
 
-    skeleton: the network of the published protocol on the meta device; data: views by split.
+    skeleton: the network of the published protocol on the meta device; data: views by split;
+    steps, epoch_steps: of the whole training, and of one epoch.
     """
 
     config: DictConfig
@@ -48,6 +52,13 @@ class Work:
     mirror: Mirror
     skeleton: nn.Module
     data: dict[str, Any]
+    steps: int
+    epoch_steps: int
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are while the run is not finished."""
+        return self.record.directory / "checkpoints"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -66,10 +77,12 @@ def run(config: DictConfig, dataset_line: str = "") -> Row:
     check_uri(uri)
     check(config)
     skeleton = build_skeleton(config)
-    data = {}
+    data, length = {}, (0, 0)
     if config.mode in (Mode.train, Mode.test):
         say(dataset_line)
         data = open_data(config)
+    if config.mode == Mode.train:
+        length = count_steps(config.schedule, len(data["train"]))
     with Record.open(
         describing.read_keys(config),
         config.results_dir,
@@ -80,12 +93,15 @@ def run(config: DictConfig, dataset_line: str = "") -> Row:
         mirror = open_mirror(config, record, uri)
         if record.status["state"] == "finished":
             say(f"finished before (rerun=true starts over): {record.directory}")
+            made_by, here = record.status["commit"], source_commit()
+            if made_by != here:
+                say(f"its code was commit {made_by}, the code here is {here}")
             if not record.status.get("mirrored"):
                 mirror.start()
                 publish(record, mirror)
         else:
             with ending(record, mirror):
-                WORK[config.mode](Work(config, record, mirror, skeleton, data))
+                WORK[config.mode](Work(config, record, mirror, skeleton, data, *length))
             say(f"record: {record.directory}")
         row: Row = record.status["result"]
         describing.show(config, row, tuple(config.task.headline))
@@ -93,61 +109,69 @@ def run(config: DictConfig, dataset_line: str = "") -> Row:
 
 
 def train(work: Work) -> None:
-    """Cost, training from the last checkpoint or from the start, score."""
-    from pvt_bench.datasets.loading import train_loader
-    from pvt_bench.training.checkpoint import delete_checkpoints, load_newest, save_checkpoint
-    from pvt_bench.training.loop import Steps, fit
-    from pvt_bench.training.optim import build_optimizer, count_steps
+    """Train from the last checkpoint or from the start, then score."""
+    from pvt_bench.training.checkpoint import delete_checkpoints, load_newest
 
     config, record, view = work.config, work.record, work.data["train"]
-    schedule, checkpoints = config.schedule, record.directory / "checkpoints"
-    steps, epoch_steps = count_steps(schedule, len(view))
     left_out = [f"{number} {reason}" for reason, number in view.dropped.items() if number]
     if left_out:
         say(f"left out of training: {', '.join(left_out)}")
     torch.manual_seed(config.seed)
     network = build_and_report(work, view.num_classes)
-    state = load_newest(checkpoints, warn) or {"step": 0, "seconds": 0.0}
+    state = load_newest(work.checkpoints, warn) or {"step": 0, "seconds": 0.0}
     start: int = state["step"]
     if start:
         network.load_state_dict(state["network"])
-        say(f"going on from step {start} of {steps}")
+        say(f"going on from step {start} of {work.steps}")
     record.cut(start)
-    record.update(step=start, steps=steps)
+    record.update(step=start, steps=work.steps)
     began = time.monotonic() - state["seconds"]
     optimize = partial(
         build_optimizer,
-        schedule=schedule,
-        steps=steps,
-        epoch_steps=epoch_steps,
+        schedule=config.schedule,
+        steps=work.steps,
+        epoch_steps=work.epoch_steps,
         start=start,
         state=state.get("optimizer"),
     )
     module = build_module(config, network, optimize, work.data["val"])
+    if start < work.steps:
+        fit_from(work, module, start, began)
+    row = measure_cost(work.skeleton, work.size).metrics() | score(work, module)
+    finish(work, row | {"seconds": time.monotonic() - began}, work.steps, network)
+    delete_checkpoints(work.checkpoints)
+
+
+def fit_from(work: Work, module: Any, start: int, began: float) -> None:
+    """The steps from `start` on, logged and saved as they go; `began` counts the seconds."""
+    from pvt_bench.datasets.loading import train_loader
+    from pvt_bench.training.checkpoint import save_checkpoint
+    from pvt_bench.training.loop import Steps, fit
+
+    config, batch_size = work.config, work.config.schedule.batch_size
 
     def save(step: int) -> None:
-        optimizer = module.optimizers(use_pl_optimizer=False).state_dict()
-        seconds = time.monotonic() - began
-        state = {"step": step, "seconds": seconds, "optimizer": optimizer}
-        save_checkpoint(checkpoints, step, state | {"network": network.state_dict()})
-        record.update(step=step)
+        state = {
+            "step": step,
+            "seconds": time.monotonic() - began,
+            "network": module.network.state_dict(),
+            "optimizer": module.optimizers(use_pl_optimizer=False).state_dict(),
+        }
+        save_checkpoint(work.checkpoints, step, state)
+        work.record.update(step=step)
         work.mirror.push(step)
 
     def log(step: int, values: Row) -> None:
-        record.log(step, values | {"train/images_seen": step * schedule.batch_size})
+        work.record.log(step, values | {"train/images_seen": step * batch_size})
         bar.advance(step - bar.done, f"loss {values['train/loss']:.3f}")
 
-    if start < steps:
-        workers = config.trainer.workers
-        loader = train_loader(view, schedule.batch_size, config.seed, workers, start, steps)
-        with progress_bar("training", steps, start) as bar:
-            clip = schedule.gradient_clip
-            loop = Steps(start, steps, config.seed, config.trainer, log, save, clip)
-            fit(module, loader, loop, record.directory)
-    scores = score(work, module)
-    row = measure_cost(work.skeleton, work.size).metrics() | scores
-    finish(work, row | {"seconds": time.monotonic() - began}, steps, network)
-    delete_checkpoints(checkpoints)
+    loader = train_loader(
+        work.data["train"], batch_size, config.seed, config.trainer.workers, start, work.steps
+    )
+    with progress_bar("training", work.steps, start) as bar:
+        clip = config.schedule.gradient_clip
+        loop = Steps(start, work.steps, config.seed, config.trainer, log, save, clip)
+        fit(module, loader, loop, work.record.directory)
 
 
 def test(work: Work) -> None:
@@ -229,7 +253,9 @@ def finish(work: Work, row: Row, step: int = 0, network: nn.Module | None = None
         save_weights(network, directory / "weights.safetensors")
     used = environment() | {"device": describe_device(device(work.config))}
     (directory / "environment.json").write_text(json.dumps(used, indent=2))
-    record.log(step, row)
+    # A run that was killed right here has its row already; each step has a metric once.
+    if not any(row.keys() <= point.values.keys() for point in record.points()):
+        record.log(step, row)
     record.update(state="finished", result=row, step=step)
     publish(record, work.mirror)
 
@@ -263,8 +289,6 @@ def open_mirror(config: DictConfig, record: Record, uri: str) -> Mirror:
 @contextmanager
 def ending(record: Record, mirror: Mirror) -> Iterator[None]:
     """Begin the attempt; whatever ends it too early is told to the record and to MLflow."""
-    from pvt_bench.training.interruption import Interrupted
-
     record.begin()
     try:
         mirror.start()

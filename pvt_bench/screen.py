@@ -98,7 +98,8 @@ def show_rows(
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAVY, pad_edge=False)
     for place, name in enumerate(columns):
         text = any(isinstance(row[place], str) for row in rows)
-        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+        # A long name is wrapped; a number never is.
+        table.add_column(name, justify="left" if text else "right", no_wrap=not text)
     for row in rows:
         table.add_row(*(_format(value) for value in row))
     console.print(table)

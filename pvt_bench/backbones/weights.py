@@ -180,7 +180,7 @@ def match(
     if absent or misshaped or foreign:
         raise InputError(
             f"{path} does not fit {name}: "
-            + mismatch(target, state, absent, sorted(foreign), misshaped)
+            + mismatch(target, state, absent, sorted(foreign + report.unexpected), misshaped)
             + likely_cause(state, name)
         )
     report.unexpected.sort()
@@ -197,7 +197,7 @@ def mismatch(
     misshaped: list[str],
 ) -> str:
     """Say how much of a file fits, with examples of what does not."""
-    fits = len(target) - len(absent) - len(misshaped)
+    fits = sum(own in state and state[own].shape == tensor.shape for own, tensor in target.items())
     parts = [f"{fits} of the network's {len(target)} tensors can be loaded from its {len(state)}."]
     if absent:
         parts.append(f"Missing in the file: {some(absent, 3)}.")
