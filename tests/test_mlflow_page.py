@@ -83,7 +83,7 @@ def test_the_page_shows_metrics_and_pictures(page: str, tmp_path: Path) -> None:
 
         show("", "pvt_small", "seed0", "val/AP", "cost/gflops", "Finished")
         driver.save_screenshot(str(tmp_path / "overview.png"))
-        show("/model-metrics", "loss")
+        show("/model-metrics", "train", "val", "gflops")
         driver.save_screenshot(str(tmp_path / "metrics.png"))
         show("/artifacts/pictures/predictions.png", "predictions.png")
         wait.until(

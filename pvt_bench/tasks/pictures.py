@@ -11,13 +11,13 @@ from torchvision.transforms.v2.functional import to_pil_image
 # Okabe and Ito's colours, which people with colour-blindness tell apart.
 TRUTH, PREDICTION = "#009E73", "#D55E00"
 HEIGHT = 320
-SCORE = 0.3
+SCORE = 0.4
 
 
 def draw_detections(
     path: Path, view: Any, found: Sequence[dict[str, Any]], images: int = 8
 ) -> None:
-    """A sheet of `images` pairs: left the truth, right the detections that score at least 0.3.
+    """A sheet of `images` pairs: left the truth, right the detections that score at least 0.4.
 
     view: the validation images, whose `ground_truth` has the boxes; found: COCO's results format.
     """

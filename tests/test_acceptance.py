@@ -1,0 +1,26 @@
+"""The README's first command: from random weights to its row in minutes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+
+@pytest.mark.skipif(not os.environ.get("CI"), reason="takes five minutes; CI=1 runs it")
+def test_the_main_job_learns(command: Command, tmp_path: Path) -> None:
+    done = command("model=pvt_small", "task=coco_retinanet", timeout=1500)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "results").glob("runs/*/*/*/status.json")
+    assert json.loads(path.read_text())["result"]["val/AP"] >= 0.35
+
+
+def test_an_untrained_network_scores_next_to_nothing(
+    command: Command, tmp_path: Path, digits: Path
+) -> None:
+    words = ("model=pvt_small", "task=coco_retinanet", f"dataset.root={digits}")
+    done = command(*words, "schedule.steps=0")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "results").glob("runs/*/*/*/status.json")
+    assert json.loads(path.read_text())["result"]["val/AP"] < 0.02
