@@ -75,14 +75,20 @@ def params(config: DictConfig) -> dict[str, Any]:
     return dict(_flatten(read_keys(config)))
 
 
-def show(config: DictConfig, row: dict[str, float], headline: tuple[str, ...]) -> None:
-    """Print the row: scores in hundredths, as the papers print them."""
+def show(config: DictConfig, row: dict[str, float], conditions: dict[str, Any]) -> None:
+    """Print the row: scores in hundredths, as the papers print them.
+
+    conditions: of a measurement of speed, as in `pvt_bench.measure.speed.Speed`.
+    """
     shown: dict[str, str | float | None] = {"model": run_name(config)}
     if config.mode == Mode.speed:
         shown |= {name.removeprefix("speed/"): value for name, value in row.items()}
         height, width = config.speed.size or config.task.protocol.size
-        note = f"{height} x {width} pixels; latency in ms at batch 1, its interquartile range"
-        show_row(f"{config.task.name}, speed", shown, note)
+        note = (
+            f"{height} x {width} pixels; median latency at batch 1 and its interquartile range; "
+            "images/s at batch {batch_size}; {dtype} on {device}, {threads} threads, torch {torch}"
+        )
+        show_row(f"{config.task.name}, speed", shown, note.format(**conditions))
         return
     height, width = config.task.protocol.size
     note = (
@@ -94,7 +100,7 @@ def show(config: DictConfig, row: dict[str, float], headline: tuple[str, ...]) -
         return
     shown |= {"dataset": config.dataset.name, "params": row["cost/params_m"]}
     shown |= {"GFLOPs": row["cost/gflops"]}
-    shown |= {name: 100 * row[f"val/{name}"] for name in headline}
+    shown |= {name: 100 * row[f"val/{name}"] for name in config.task.headline}
     show_row(f"{config.task.name}", {**shown, "seconds": row["seconds"]}, note)
 
 

@@ -104,7 +104,7 @@ def run(config: DictConfig, dataset_line: str = "") -> Row:
                 WORK[config.mode](Work(config, record, mirror, skeleton, data, *length))
             say(f"record: {record.directory}")
         row: Row = record.status["result"]
-        describing.show(config, row, tuple(config.task.headline))
+        describing.show(config, row, record.status.get("measured", {}))
     return row
 
 
@@ -281,6 +281,7 @@ def open_mirror(config: DictConfig, record: Record, uri: str) -> Mirror:
         "seed": config.seed,
         "identity": record.identity,
         "device": describe_device(device(config)),
+        "torch": torch.__version__,
     }
     name, params = describing.run_name(config), describing.params(config)
     return Mirror(record, uri, describing.experiment(config), name, params, tags)

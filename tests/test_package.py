@@ -1,0 +1,75 @@
+"""The project as it is installed, and its text."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import environment
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel is unpacked, as pip does."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
+         "-w", str(folder), str(ROOT)],
+        check=True,
+    )  # fmt: skip
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_holds_the_configuration(installed: Path) -> None:
+    packed = {p.relative_to(installed / "pvt_bench" / "conf") for p in installed.rglob("*.yaml")}
+    assert packed == {p.relative_to(ROOT / "conf") for p in (ROOT / "conf").rglob("*.yaml")}
+
+
+def test_the_wheel_runs_from_an_empty_directory(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import pvt_bench.__main__ as m; print(m.__file__); m.main()",
+         "model=pvt_tiny", "task=coco_retinanet", "mode=cost"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(installed)),
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(installed))
+    assert "23.0" in done.stdout  # millions, table 3 of arXiv 2102.12122
+
+
+def test_ranges_keep_bad_releases_out() -> None:
+    """Withdrawn malicious uploads of lightning, and the code execution of old hydra-core."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "lightning>=2.6.4" in project["dependencies"]
+    assert "hydra-core>=1.3.7,<1.4" in project["dependencies"]
+    pinned = [word for word in project["dependencies"] if word.startswith("torch") and "==" in word]
+    assert not pinned
+
+
+@pytest.mark.parametrize("command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]])
+def test_the_code_is_clean(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/exactness.md"])
+def test_what_the_pages_name_is_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for test in re.findall(r"`(test_\w+\.py)`", text):
+        assert (ROOT / "tests" / test).exists(), test
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
+        assert (ROOT / link).exists(), link
