@@ -163,14 +163,14 @@ def fit_from(work: Work, module: Any, start: int, began: float) -> None:
 
     def log(step: int, values: Row) -> None:
         work.record.log(step, values | {"train/images_seen": step * batch_size})
-        bar.advance(step - bar.done, f"loss {values['train/loss']:.3f}")
+        bar.note = f"loss {values['train/loss']:.3f}"
 
     loader = train_loader(
         work.data["train"], batch_size, config.seed, config.trainer.workers, start, work.steps
     )
     with progress_bar("training", work.steps, start) as bar:
         clip = config.schedule.gradient_clip
-        loop = Steps(start, work.steps, config.seed, config.trainer, log, save, clip)
+        loop = Steps(start, work.steps, config.seed, config.trainer, log, save, bar.advance, clip)
         fit(module, loader, loop, work.record.directory)
 
 

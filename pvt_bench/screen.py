@@ -13,8 +13,6 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -38,7 +36,10 @@ def warn(message: str) -> None:
 
 
 class Bar:
-    """Progress of one piece of work of `total` steps, of which `done` are behind it."""
+    """Progress of one piece of work of `total` steps, of which `done` are behind it.
+
+    `note`, the loss for example, stands beside it.
+    """
 
     def __init__(self, name: str, total: int, done: int, progress: Progress | None) -> None:
         self.name = name
@@ -48,19 +49,19 @@ class Bar:
         self.started = self.printed = time.monotonic()
         self.progress = progress
         if progress is not None:
-            self.task = progress.add_task(name, total=total, completed=done, note="")
+            self.task = progress.add_task(name, total=total, completed=done, note="", times="")
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        """Go on by `steps`; `note` (the loss) stands beside the bar until the next one."""
+    def advance(self, steps: int = 1) -> None:
+        """Go on by `steps`."""
         self.done += steps
-        self.note = note or self.note
+        now = time.monotonic()
+        elapsed = now - self.started
+        left = elapsed / max(1, self.done - self.first) * max(0, self.total - self.done)
+        times = f"{_clock(elapsed)} passed, {_clock(left)} left"
         if self.progress is not None:
-            self.progress.update(self.task, completed=self.done, note=self.note)
-        elif self.done >= self.total or time.monotonic() - self.printed > LINE_EVERY:
-            self.printed = time.monotonic()
-            elapsed = self.printed - self.started
-            left = elapsed / max(1, self.done - self.first) * max(0, self.total - self.done)
-            times = f"{_clock(elapsed)} passed, {_clock(left)} left"
+            self.progress.update(self.task, completed=self.done, note=self.note, times=times)
+        elif self.done >= self.total or now - self.printed > LINE_EVERY:
+            self.printed = now
             say(f"{self.name} {self.done}/{self.total}  {self.note}  {times}")
 
 
@@ -76,13 +77,9 @@ def progress_bar(name: str, total: int, done: int = 0) -> Iterator[Bar]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("passed,"),
-        # A training runs for minutes to days: estimate from more than the last few seconds.
-        TimeRemainingColumn(),
-        TextColumn("left"),
+        TextColumn("{task.fields[times]}"),
     )
-    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
+    with Progress(*columns, console=console) as progress:
         yield Bar(name, total, done, progress)
 
 

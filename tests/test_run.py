@@ -1,6 +1,7 @@
 """Whole runs through the real command, on a PVT small enough to train in seconds."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -53,6 +54,7 @@ def start(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -158,13 +160,15 @@ def test_a_kill_loses_nothing_and_the_result_is_the_same(
         assert torch.equal(weight, expected[name]), name
 
 
-def test_an_interrupt_stops_cleanly_and_goes_on(
-    command: Command, tmp_path: Path, digits: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+def test_a_signal_stops_cleanly_and_the_run_goes_on(
+    number: signal.Signals, command: Command, tmp_path: Path, digits: Path
 ) -> None:
+    """The signal reaches the workers too, as Ctrl-C in a terminal and a scheduler's stop do."""
     words = (*RUN, f"dataset.root={digits}", "schedule.steps=60", "trainer.log_every=1")
     process = start(tmp_path, *words)
     wait_for_step(tmp_path, 3)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "the same command goes on from there" in output

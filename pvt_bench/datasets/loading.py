@@ -101,7 +101,7 @@ def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[A
 def _ignore_signals(worker: int) -> None:
     # Ctrl-C and the scheduler's warnings reach the whole process group; the main process acts on
     # them and ends the workers, which would else print tracebacks or ask for a requeue themselves.
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 

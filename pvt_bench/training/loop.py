@@ -45,6 +45,7 @@ class Steps(L.Callback):
         options: TrainerOptions,
         write_point: WritePoint,
         write_checkpoint: WriteCheckpoint,
+        advance: Callable[[], None],
         gradient_clip: float | None = None,
     ) -> None:
         self.step = start
@@ -53,6 +54,7 @@ class Steps(L.Callback):
         self.options = options
         self.write_point = write_point
         self.write_checkpoint = write_checkpoint
+        self.advance = advance
         self.gradient_clip = gradient_clip
         self.interruption = Interruption()
 
@@ -77,6 +79,7 @@ class Steps(L.Callback):
             values = {f"train/{name}": float(value) for name, value in outputs.items()}
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             self.write_point(self.step, values | {"train/lr": rate})
+        self.advance()
         if self.step % self.options.checkpoint_every == 0 or last or self.interruption.requested:
             self.write_checkpoint(self.step)
         if self.interruption.requested:
