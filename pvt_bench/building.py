@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run; what cannot be built is an InputError."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,16 @@ def device(config: DictConfig) -> torch.device:
     """Where the trainer would compute."""
     gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if gpu else "cpu")
+
+
+def count_workers(config: DictConfig) -> int:
+    """Processes that read images."""
+    asked: int | None = config.trainer.workers
+    if asked is not None:
+        return asked
+    # A scheduler may have given this process fewer cores than the machine has.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

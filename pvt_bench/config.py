@@ -73,11 +73,14 @@ class Freeze:
 
 @dataclass
 class Trainer:
-    """Where and how the loop runs."""
+    """Where and how the loop runs.
+
+    workers: processes that read images; by default one a core, at most eight.
+    """
 
     accelerator: str = "auto"
     precision: str = "32-true"
-    workers: int = 2
+    workers: int | None = None
     eval_batch_size: int = 8
     checkpoint_every: int = 100
     log_every: int = 10

@@ -23,6 +23,7 @@ from pvt_bench.building import (
     build_network,
     build_skeleton,
     check,
+    count_workers,
     device,
     open_data,
 )
@@ -165,9 +166,8 @@ def fit_from(work: Work, module: Any, start: int, began: float) -> None:
         work.record.log(step, values | {"train/images_seen": step * batch_size})
         bar.note = f"loss {values['train/loss']:.3f}"
 
-    loader = train_loader(
-        work.data["train"], batch_size, config.seed, config.trainer.workers, start, work.steps
-    )
+    view, workers = work.data["train"], count_workers(config)
+    loader = train_loader(view, batch_size, config.seed, workers, start, work.steps)
     with progress_bar("training", work.steps, start) as bar:
         clip = config.schedule.gradient_clip
         loop = Steps(start, work.steps, config.seed, config.trainer, log, save, bar.advance, clip)
@@ -238,7 +238,7 @@ def score(work: Work, module: Any) -> Row:
     view, config, directory = work.data["val"], work.config, work.record.directory
     batch_size = config.trainer.eval_batch_size
     with progress_bar("scoring", len(view)) as bar:
-        loader = eval_loader(view, batch_size, config.trainer.workers)
+        loader = eval_loader(view, batch_size, count_workers(config))
         validate(module, loader, config.trainer, directory, bar.advance)
     scores: Row = module.score(directory)
     return scores
