@@ -30,6 +30,12 @@ def check(config: DictConfig) -> None:
     for key in ("trainer.checkpoint_every", "trainer.log_every", "speed.repeats"):
         if OmegaConf.select(config, key) < 1:
             raise InputError(f"{key}={OmegaConf.select(config, key)} must be at least 1.")
+    size = config.speed.size
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise InputError(
+            f"speed.size={list(size)} must be a height and a width in pixels. Type for example "
+            "speed.size=[800,1280]."
+        )
     if config.mode == Mode.test and config.weights is None:
         raise InputError(
             "mode=test scores a trained network and needs one: type weights=PATH, for example "

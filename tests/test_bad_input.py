@@ -39,6 +39,7 @@ WRONG_WORDS = {
     ),
     "weights": ([*TRAIN, "weights=none.ckpt"], ["weights=none.ckpt", "no such file"]),
     "model weights": ([*TRAIN, "model.weights=none.pth"], ["model.weights=none.pth", "no such"]),
+    "size": ([*RUN, "mode=speed", "speed.size=[800]"], ["speed.size=[800]", "[800,1280]"]),
     "nothing to test": ([*RUN, "mode=test"], ["mode=test", "weights=PATH"]),
     "file store": (
         [*RUN, "tracking.uri=file:///tmp/mlruns"],

@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -55,26 +56,12 @@ def measure_speed(
     """
     network = network.eval().to(device, dtype)
     _reset_peak(device)
-
-    def timed(batch: int) -> list[float]:
-        images = torch.rand(batch, 3, *size, device=device, dtype=dtype)
-        took: list[float] = []
-        end = time.perf_counter() + seconds
-        for call in range(warmup + repeats):
-            _synchronise(device)
-            start = time.perf_counter()
-            network(images)
-            _synchronise(device)
-            if call >= warmup:
-                took.append(time.perf_counter() - start)
-            advance()
-            if len(took) >= 3 and time.perf_counter() > end:
-                break
-        return took
-
+    timed = partial(_time, network, warmup, repeats, seconds, advance)
     with torch.inference_mode():
-        single = timed(1)
-        batched = timed(batch_size) if batch_size > 1 else single
+        single = timed(torch.rand(1, 3, *size, device=device, dtype=dtype))
+        batched = single
+        if batch_size > 1:
+            batched = timed(torch.rand(batch_size, 3, *size, device=device, dtype=dtype))
     low, _, high = statistics.quantiles(single, n=4) if len(single) > 1 else [single[0]] * 3
     return Speed(
         latency_ms=statistics.median(single) * 1e3,
@@ -95,6 +82,30 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+
+
+def _time(
+    network: nn.Module,
+    warmup: int,
+    repeats: int,
+    seconds: float,
+    advance: Callable[[], None],
+    images: Tensor,
+) -> list[float]:
+    """Seconds of each call after the warm-up."""
+    took: list[float] = []
+    end = time.perf_counter() + seconds
+    for call in range(warmup + repeats):
+        _synchronise(images.device)
+        start = time.perf_counter()
+        network(images)
+        _synchronise(images.device)
+        if call >= warmup:
+            took.append(time.perf_counter() - start)
+        advance()
+        if len(took) >= 3 and time.perf_counter() > end:
+            break
+    return took
 
 
 def _synchronise(device: torch.device) -> None:
