@@ -102,9 +102,10 @@ def test_strokes_stand_out_from_the_canvas(root):
             inside[top:bottom, left:right] = True
             contrasts.append((grey[mask].mean() - grey[inside & ~mask].mean()).item())
         brightness.append(grey.mean().item())
-    assert np.quantile(np.abs(contrasts), 0.02) > 0.1
-    assert 0.3 < np.mean(np.array(contrasts) > 0) < 0.7
-    assert np.std(brightness) > 0.15
+    # Strokes are lighter than their canvas by 0.3 to 0.5; edges and the clip to 1 take some of it.
+    assert np.quantile(contrasts, 0.02) > 0.1
+    # A uniform brightness from 0.1 to 0.5 deviates by 0.115.
+    assert np.std(brightness) > 0.09
 
 
 def test_digits_are_still_digits(root):

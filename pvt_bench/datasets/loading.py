@@ -1,5 +1,6 @@
 """Loaders whose samples depend on seed, epoch and index only, and that can start at any step."""
 
+import os
 import random
 import signal
 from collections.abc import Iterator
@@ -91,17 +92,18 @@ def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[A
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_leave_signals_to_the_main_process,
         # Starting an iteration draws a number; from here, and not from the training's generator.
         generator=torch.Generator(),
         **options,
     )
 
 
-def _ignore_signals(worker: int) -> None:
-    # Ctrl-C and the scheduler's warnings reach the whole process group; the main process acts on
-    # them and ends the workers, which would else print tracebacks or ask for a requeue themselves.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Ctrl-C and a stop reach the whole process group; the main process acts on them, and ends the
+    # workers by SIGTERM, which they must therefore still obey: they leave the group instead.
+    os.setpgrp()
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 

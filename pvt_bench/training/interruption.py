@@ -19,8 +19,14 @@ class Interruption:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._previous = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self.arm()
         return self
+
+    def arm(self) -> None:
+        """Take the signals again from a library that has put handlers of its own."""
+        for number in self._previous:
+            signal.signal(number, self._note)
 
     def __exit__(
         self,

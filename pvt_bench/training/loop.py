@@ -58,6 +58,10 @@ class Steps(L.Callback):
         self.gradient_clip = gradient_clip
         self.interruption = Interruption()
 
+    def on_train_start(self, *_: Any) -> None:
+        # Lightning answers SIGTERM by leaving at once, without a checkpoint.
+        self.interruption.arm()
+
     def on_train_batch_start(self, *_: Any) -> None:
         # Drop path draws from the global generator: from seed and step alone, a resumed run
         # draws what an uninterrupted one would have drawn.
@@ -122,7 +126,13 @@ def fit(
         limit_val_batches=0,
     )
     with loop.interruption:
-        trainer.fit(module, loader)
+        try:
+            trainer.fit(module, loader)
+        except RuntimeError:
+            # A scheduler stops each process by itself: where a worker is gone first, the step
+            # that waits for it fails, and the last checkpoint is what the next start goes on from.
+            if not loop.interruption.requested:
+                raise
     if loop.step < loop.steps:
         raise Interrupted(f"stopped after step {loop.step} of {loop.steps}")
 
@@ -133,6 +143,9 @@ class _Scoring(L.Callback):
     def __init__(self, advance: Callable[[int], None], interruption: Interruption) -> None:
         self.advance = advance
         self.interruption = interruption
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.interruption.arm()
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *_: Any
