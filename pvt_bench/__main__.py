@@ -7,11 +7,15 @@ Hydra's entry and the exit codes: 0 done, 1 failed, 2 something typed or given c
 import os
 import sys
 import traceback
+from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from pvt_bench.composing import add_dataset, check_named, explain, why_dataset
+from pvt_bench.composing import add_dataset, check_named, explain, typed_experiment, why_dataset
 from pvt_bench.config import config_dir, register
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -26,15 +30,20 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register()
     codes = [0]
+    outcomes: list[Any] = []
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
     def cell(config: DictConfig) -> None:
         # Hydra has composed and checked everything by now; torch is first needed here.
+        from pvt_bench import describing
         from pvt_bench.run import run
 
         # Reported here, since Hydra writes about a job that raises and shows one of several.
         try:
-            run(config, why_dataset(config.dataset.name, config.dataset.root, typed))
+            outcome = run(config, why_dataset(config.dataset.name, config.dataset.root, typed))
+            sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+            describing.show(outcome, as_line=sweeping)
+            outcomes.append(outcome)
         except Exception as error:
             codes.append(report(error, full))
             if codes[-1] == INTERRUPTED:
@@ -43,11 +52,31 @@ def main() -> None:
     try:
         check_named(typed, config_dir())
         cell()
+        if outcomes and typed_experiment(typed):
+            tabulate(outcomes, typed)
     except KeyboardInterrupt:
         codes.append(INTERRUPTED)
     except Exception as error:
         codes.append(report(error, full))
     sys.exit(max(codes))
+
+
+def tabulate(outcomes: list[Any], typed: list[str]) -> None:
+    """Write the table of a published table's cells beside the published numbers, and show it."""
+    from omegaconf import OmegaConf
+
+    from pvt_bench.report import tables
+    from pvt_bench.screen import say
+
+    config = outcomes[0].config
+    _, name = typed_experiment(typed) or ("", "")
+    if config.report is None:
+        return
+    measured = {outcome.config.model.name: outcome.row for outcome in outcomes}
+    table = tables.compare(name, OmegaConf.to_object(config.report), measured)
+    tables.show(table)
+    for path in tables.write(table, Path(config.results_dir) / "tables"):
+        say(f"table: {path}")
 
 
 def report(error: Exception, full: bool) -> int:

@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from pvt_bench.config import data_dir
 from pvt_bench.errors import InputError, nearest
+
+EXPERIMENTS = ("table", "sweep")
 
 
 def add_dataset(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
@@ -15,17 +19,37 @@ def add_dataset(arguments: Sequence[str], environment: Mapping[str, str]) -> lis
 
     The first word of a task's name is its dataset: coco_retinanet, imagenet_classification.
     """
-    tasks = [word.removeprefix("task=") for word in arguments if word.startswith("task=")]
     if not environment.get("PVT_BENCH_DATA") or _names_dataset(arguments):
         return list(arguments)
+    tasks = [word.removeprefix("task=") for word in arguments if word.startswith("task=")]
+    tasks = tasks or experiment_tasks(arguments)
     own = dict.fromkeys(task.partition("_")[0] for task in tasks[-1:] if "," not in task)
     return [*arguments, *(f"dataset={name}" for name in own)]
+
+
+def typed_experiment(arguments: Sequence[str]) -> tuple[str, str] | None:
+    """The group and the name of the experiment that the command names: ("table", "imagenet")."""
+    typed = [word.partition("=") for word in arguments]
+    named = [(group, name) for group, _, name in typed if group in EXPERIMENTS and name]
+    return named[-1] if named else None
+
+
+def experiment_tasks(arguments: Sequence[str]) -> list[str]:
+    """The tasks that the named experiment sets, by its file."""
+    group, name = typed_experiment(arguments) or ("", "")
+    path = data_dir("experiments") / group / f"{name}.yaml"
+    if not path.is_file():
+        return []
+    defaults = yaml.safe_load(path.read_text()).get("defaults", [])
+    return [task for each in defaults if (task := each.get("override /task"))]
 
 
 def check_named(arguments: Sequence[str], conf: Path) -> None:
     """Refuse a command that does not name its model or its task; `conf` holds the choices."""
     if any(word.startswith("--") and word != "--multirun" for word in arguments):
         return  # Hydra's own questions, such as --help, need neither.
+    if typed_experiment(arguments):
+        return
     for group in ("model", "task"):
         if not any(word.startswith(f"{group}=") for word in arguments):
             options = sorted(path.stem for path in (conf / group).glob("*.yaml"))

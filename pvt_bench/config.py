@@ -9,7 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING
 
 
@@ -114,6 +117,33 @@ class SpeedOptions:
 
 
 @dataclass
+class Gap:
+    """Why a published cost is not what is measured: millions of parameters and GFLOPs that the
+    published figure has and the measured one has not, and the layer or the convention."""
+
+    why: str = MISSING
+    params_m: float = 0.0
+    gflops: float = 0.0
+
+
+@dataclass
+class Report:
+    """A published table: which figures it shows, beside which published numbers.
+
+    title: stands above it. published: `results/published/<this>.csv`.
+    columns: figures in order, see `pvt_bench.report.published.FIGURES`.
+    gaps: by model, or by section and model (`PVT, Table 2/resnet101`).
+    note: what a reader has to know of all rows.
+    """
+
+    title: str = MISSING
+    published: str = MISSING
+    columns: list[str] = MISSING
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass
 class Config:
     """One run."""
 
@@ -131,15 +161,32 @@ class Config:
     weights: str | None = None
     rerun: bool = False
     results_dir: str = MISSING
+    report: Report | None = None
+
+
+class Experiments(SearchPathPlugin):
+    """Adds `experiments/`, where `table=` and `sweep=` are found, to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Look there after `conf/`."""
+        search_path.append("pvt_bench", f"file://{data_dir('experiments')}")
 
 
 def register() -> None:
-    """Make the schema known to Hydra under the name that `conf/config.yaml` starts from."""
+    """Make the schema known to Hydra, under the name that `conf/config.yaml` starts from, and the
+    folder of experiments."""
     ConfigStore.instance().store(name="schema", node=Config)
+    if Experiments not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(Experiments)
 
 
 def config_dir() -> Path:
-    """The folder `conf/`: beside the package in a checkout, inside it when installed."""
+    """The folder `conf/`."""
+    return data_dir("conf")
+
+
+def data_dir(name: str) -> Path:
+    """A folder of the project's data: beside the package in a checkout, inside it installed."""
     package = Path(__file__).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name

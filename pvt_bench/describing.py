@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pvt_bench.building import device, plain
 from pvt_bench.config import Mode, config_dir
 from pvt_bench.errors import InputError
 from pvt_bench.measure.speed import describe_device
-from pvt_bench.screen import show_row, show_rows
+from pvt_bench.screen import say, show_row, show_rows
 
 PARTS = ("backbone", "neck", "head")
 
@@ -25,6 +26,19 @@ KEYS = {
 }
 # A backbone's weights change neither cost nor speed, and a whole network's replace them.
 WITHOUT_MODEL_WEIGHTS = (Mode.cost, Mode.speed, Mode.test)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    row: metrics by name, scores as fractions; conditions: of a measurement of speed.
+    """
+
+    config: DictConfig
+    directory: Path
+    row: dict[str, float]
+    conditions: dict[str, Any]
 
 
 def read_keys(config: DictConfig) -> dict[str, Any]:
@@ -75,20 +89,19 @@ def params(config: DictConfig) -> dict[str, Any]:
     return dict(_flatten(read_keys(config)))
 
 
-def show(config: DictConfig, row: dict[str, float], conditions: dict[str, Any]) -> None:
-    """Print the row: scores in hundredths, as the papers print them.
+def show(outcome: Outcome, as_line: bool = False) -> None:
+    """Print where the record is and the row, scores in hundredths, as the papers print them.
 
-    conditions: of a measurement of speed, as in `pvt_bench.measure.speed.Speed`.
+    as_line: of one cell of many, its name and its main figures.
     """
-    shown: dict[str, str | float | None] = {"model": run_name(config)}
+    config, row = outcome.config, outcome.row
+    if as_line:
+        figures = "  ".join(f"{name} {value:.1f}" for name, value in _headline(config, row).items())
+        say(f"{run_name(config)}: {figures}")
+        return
+    say(f"record: {outcome.directory}")
     if config.mode == Mode.speed:
-        shown |= {name.removeprefix("speed/"): value for name, value in row.items()}
-        height, width = config.speed.size or config.task.protocol.size
-        note = (
-            f"{height} x {width} pixels; median latency at batch 1 and its interquartile range; "
-            "images/s at batch {batch_size}; {dtype} on {device}, {threads} threads, torch {torch}"
-        )
-        show_row(f"{config.task.name}, speed", shown, note.format(**conditions))
+        _show_speed(outcome)
         return
     height, width = config.task.protocol.size
     note = (
@@ -98,10 +111,28 @@ def show(config: DictConfig, row: dict[str, float], conditions: dict[str, Any]) 
     if config.mode == Mode.cost:
         show_rows(f"{config.task.name}, cost of {run_name(config)}", *_cost_table(row), note)
         return
-    shown |= {"dataset": config.dataset.name, "params": row["cost/params_m"]}
-    shown |= {"GFLOPs": row["cost/gflops"]}
-    shown |= {name: 100 * row[f"val/{name}"] for name in config.task.headline}
+    shown = {"model": run_name(config), "dataset": config.dataset.name, **_headline(config, row)}
     show_row(f"{config.task.name}", {**shown, "seconds": row["seconds"]}, note)
+
+
+def _headline(config: DictConfig, row: dict[str, float]) -> dict[str, float]:
+    if config.mode == Mode.speed:
+        return {name.removeprefix("speed/"): value for name, value in row.items()}
+    figures = {"params": row["cost/params_m"], "GFLOPs": row["cost/gflops"]}
+    if config.mode == Mode.cost:
+        return figures
+    return figures | {name: 100 * row[f"val/{name}"] for name in config.task.headline}
+
+
+def _show_speed(outcome: Outcome) -> None:
+    config, row = outcome.config, outcome.row
+    height, width = config.speed.size or config.task.protocol.size
+    note = (
+        f"{height} x {width} pixels; median latency at batch 1 and its interquartile range; "
+        "images/s at batch {batch_size}; {dtype} on {device}, {threads} threads, torch {torch}"
+    )
+    shown = {"model": run_name(config), **_headline(config, row)}
+    show_row(f"{config.task.name}, speed", shown, note.format(**outcome.conditions))
 
 
 def _cost_table(row: dict[str, float]) -> tuple[list[str], list[list[str | float | None]]]:

@@ -28,6 +28,7 @@ from pvt_bench.building import (
     open_data,
 )
 from pvt_bench.config import Mode
+from pvt_bench.describing import Outcome
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.screen import progress_bar, say, warn
@@ -68,11 +69,11 @@ class Work:
         return height, width
 
 
-def run(config: DictConfig, dataset_line: str = "") -> Row:
-    """Do what `config.mode` says, or show the result if it was done before.
+def run(config: DictConfig, dataset_line: str = "") -> Outcome:
+    """Do what `config.mode` says, or give the result if it was done before.
 
-    Returns the row: metrics by name, scores as fractions. InputError for what the user can mend;
-    Interrupted where asked to stop, after a checkpoint.
+    Raises InputError for what the user can mend; Interrupted where asked to stop, after a
+    checkpoint.
     """
     uri = config.tracking.uri or default_uri(config.results_dir)
     check_uri(uri)
@@ -103,10 +104,8 @@ def run(config: DictConfig, dataset_line: str = "") -> Row:
         else:
             with ending(record, mirror):
                 WORK[config.mode](Work(config, record, mirror, skeleton, data, *length))
-            say(f"record: {record.directory}")
-        row: Row = record.status["result"]
-        describing.show(config, row, record.status.get("measured", {}))
-    return row
+        status = record.status
+    return Outcome(config, record.directory, status["result"], status.get("measured", {}))
 
 
 def train(work: Work) -> None:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Several processes with several threads each wait for one another most of the time.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 # A PVT that trains in seconds on two cores; everything else is as published.
 SMALL = (
     "model.depths=[1,1,1,1]",

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "pvt_bench"
 
 # From top to bottom; rooms on one floor do not import each other.
 FLOORS = (
-    ("__main__",),
+    ("__main__", "export"),
+    ("report",),
     ("run",),
     ("describing",),
     ("building",),
@@ -62,7 +63,10 @@ def test_imports_go_downward(path: Path) -> None:
 @pytest.mark.parametrize(
     ("rooms", "forbidden"),
     [
-        (("tracking", "screen", "composing", "config", "errors"), ("torch", "lightning")),
+        (
+            ("report", "tracking", "screen", "composing", "config", "errors"),
+            ("torch", "lightning"),
+        ),
         (("networks", "backbones", "measure", "tracking", "datasets"), ("lightning",)),
     ],
 )

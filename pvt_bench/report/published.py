@@ -1,0 +1,90 @@
+"""The published numbers: `results/published/*.csv`, one row a model of a table of a paper.
+
+A row whose `agreed` is yes is the one that is compared with; the others keep what further sources
+print, with their source.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pvt_bench.config import data_dir
+from pvt_bench.errors import InputError, nearest
+
+KEYS = ("section", "model", "label", "source", "agreed", "note")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of a table.
+
+    heading: as printed; metric: its name in records; factor: from a record's unit to the printed
+    one; digits: behind the point.
+    """
+
+    heading: str
+    metric: str
+    factor: float = 1.0
+    digits: int = 1
+
+
+# Scores are fractions in records and hundredths in tables, as the papers print them.
+FIGURES = {
+    "params_m": Figure("Params (M)", "cost/params_m", digits=2),
+    "gflops": Figure("GFLOPs", "cost/gflops", digits=2),
+    "top1": Figure("Top-1", "val/top1", 100.0),
+}
+
+
+def load_published(name: str) -> pd.DataFrame:
+    """The table `results/published/<name>.csv`, all text, as it was printed.
+
+    Raises:
+        InputError: there is no such file, or a heading, a number or a row that does not fit.
+    """
+    path = data_dir("results") / "published" / f"{name}.csv"
+    if not path.is_file():
+        names = sorted(each.stem for each in path.parent.glob("*.csv"))
+        raise InputError(f"There are no published numbers {path.name}. {nearest(name, names)}")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    _check_headings(path, list(table.columns))
+    for column in table.columns.difference(KEYS):
+        for text in table[column]:
+            _check_number(path, column, text)
+    _check_rows(path, table)
+    return table
+
+
+def _check_headings(path: Path, columns: list[str]) -> None:
+    if missing := [key for key in KEYS if key not in columns]:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}.")
+    for column in columns:
+        if column not in KEYS and column not in FIGURES:
+            known = [*KEYS, *FIGURES]
+            raise InputError(f"{path} has an unknown column {column}. {nearest(column, known)}")
+
+
+def as_number(text: str) -> float:
+    """A printed figure, NaN where none is printed."""
+    return float(text) if text else float("nan")
+
+
+def _check_number(path: Path, column: str, text: str) -> None:
+    try:
+        as_number(text)
+    except ValueError:
+        raise InputError(f"{path} has {text!r} in {column}, where a number must be.") from None
+
+
+def _check_rows(path: Path, table: pd.DataFrame) -> None:
+    wrong = sorted(set(table["agreed"]) - {"yes", "no"})
+    if wrong:
+        raise InputError(f"{path} has {wrong[0]!r} in agreed: expected yes or no.")
+    agreed = table[table["agreed"] == "yes"]
+    twice = agreed[agreed.duplicated(["section", "label"])]
+    if len(twice):
+        section, label = twice.iloc[0][["section", "label"]]
+        raise InputError(f"{path} has two agreed rows of {label} in {section}.")
+    if (table[["section", "model", "label", "source"]] == "").any(axis=None):
+        raise InputError(f"{path} has a row without section, model, label or source.")
