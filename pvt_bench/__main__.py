@@ -72,8 +72,13 @@ def tabulate(outcomes: list[Any], typed: list[str]) -> None:
     _, name = typed_experiment(typed) or ("", "")
     if config.report is None:
         return
-    measured = {outcome.config.model.name: outcome.row for outcome in outcomes}
-    table = tables.compare(name, OmegaConf.to_object(config.report), measured)
+    layout: Any = OmegaConf.to_object(config.report)
+    keys = ("model.name", *layout.keys)
+    measured = [
+        ({key: str(OmegaConf.select(each.config, key)) for key in keys}, each.row)
+        for each in outcomes
+    ]
+    table = tables.compare(name, layout, measured)
     tables.show(table)
     for path in tables.write(table, Path(config.results_dir) / "tables"):
         say(f"table: {path}")

@@ -33,10 +33,12 @@ class Optimizer(StrEnum):
 
 
 class Decay(StrEnum):
-    """How the learning rate falls: by `gamma` at each milestone, or as half a cosine to zero."""
+    """How the learning rate falls: by `gamma` at each milestone, as half a cosine, or as
+    `(1 - progress) ** power`."""
 
     step = "step"
     cosine = "cosine"
+    poly = "poly"
 
 
 @dataclass
@@ -44,25 +46,46 @@ class Schedule:
     """How long and with which steps a network is trained.
 
     epochs or steps: the length; exactly one of them is set.
-    warmup_steps, warmup_ratio: the rate rises linearly from `warmup_ratio * lr`.
+    batch_size: images a step, over all devices. Where `reference_batch` is set, `lr` and `min_lr`
+        belong to a batch of that size, and grow and shrink with `batch_size`.
+    warmup_steps or warmup_epochs, warmup_ratio: the rate rises linearly from
+        `warmup_ratio * lr`.
     milestones: epochs at whose end the rate is multiplied by `gamma` (decay: step).
+    min_lr: where a cosine or a polynomial ends; power: of the polynomial.
+    backbone_lr: factor on the rate of the backbone.
+    no_decay_vectors: no weight decay on norms, biases and position embeddings.
     gradient_clip: largest norm of the gradient, or none.
+    ema: decay of an average of the weights over the steps, which is scored and kept; or none.
+    repeats: copies of an image in a batch, each augmented by itself (arXiv 1901.09335).
+    mixup, cutmix: alphas of mixing images of a batch (arXiv 1710.09412, 1905.04899).
+    mix_switch: probability of CutMix where both are on.
     """
 
     name: str = MISSING
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = MISSING
+    reference_batch: int | None = None
     optimizer: Optimizer = Optimizer.adamw
     lr: float = MISSING
+    min_lr: float = 0.0
     weight_decay: float = 0.0
+    no_decay_vectors: bool = False
     momentum: float = 0.9
+    backbone_lr: float = 1.0
     warmup_steps: int = 0
+    warmup_epochs: int = 0
     warmup_ratio: float = 0.001
     decay: Decay = Decay.step
     milestones: list[int] = field(default_factory=list)
     gamma: float = 0.1
+    power: float = 0.9
     gradient_clip: float | None = None
+    ema: float | None = None
+    repeats: int = 1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_switch: float = 0.5
 
 
 @dataclass
@@ -132,6 +155,7 @@ class Report:
 
     title: stands above it. published: `results/published/<this>.csv`.
     columns: figures in order, see `pvt_bench.report.published.FIGURES`.
+    keys: what tells the runs of one model apart, as dotted keys; the published file has them too.
     gaps: by model, or by section and model (`PVT, Table 2/resnet101`).
     note: what a reader has to know of all rows.
     """
@@ -139,6 +163,7 @@ class Report:
     title: str = MISSING
     published: str = MISSING
     columns: list[str] = MISSING
+    keys: list[str] = field(default_factory=list)
     gaps: dict[str, Gap] = field(default_factory=dict)
     note: str = ""
 

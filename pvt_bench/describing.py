@@ -111,7 +111,8 @@ def show(outcome: Outcome, as_line: bool = False) -> None:
     if config.mode == Mode.cost:
         show_rows(f"{config.task.name}, cost of {run_name(config)}", *_cost_table(row), note)
         return
-    shown = {"model": run_name(config), "dataset": config.dataset.name, **_headline(config, row)}
+    shown: dict[str, str | float | None] = {"model": run_name(config)}
+    shown |= {"dataset": config.dataset.name, **_headline(config, row)}
     show_row(f"{config.task.name}", {**shown, "seconds": row["seconds"]}, note)
 
 
@@ -131,7 +132,7 @@ def _show_speed(outcome: Outcome) -> None:
         f"{height} x {width} pixels; median latency at batch 1 and its interquartile range; "
         "images/s at batch {batch_size}; {dtype} on {device}, {threads} threads, torch {torch}"
     )
-    shown = {"model": run_name(config), **_headline(config, row)}
+    shown: dict[str, str | float | None] = {"model": run_name(config), **_headline(config, row)}
     show_row(f"{config.task.name}, speed", shown, note.format(**outcome.conditions))
 
 

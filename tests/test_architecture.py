@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "pvt_bench"
 
 # From top to bottom; rooms on one floor do not import each other.
 FLOORS = (
-    ("__main__", "export"),
+    ("__main__", "export", "preflight"),
     ("report",),
     ("run",),
-    ("describing",),
+    ("describing", "fitting"),
     ("building",),
     ("tasks",),
     ("networks",),

@@ -1,16 +1,31 @@
-"""Backbones by name: ours first, every other from timm."""
+"""Backbones by name: ours first, then timm's, then torchvision's."""
 
 import inspect
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from torch import nn
 
+from pvt_bench.backbones import lenet, mixed_link, pvt, t2t
+from pvt_bench.backbones.checks import check_drop_path, unknown_option
 from pvt_bench.backbones.freezing import freeze
-from pvt_bench.backbones.pvt import VARIANTS, PyramidVisionTransformer
 from pvt_bench.backbones.weights import LoadReport, load_network, load_weights, save_weights
-from pvt_bench.errors import InputError, nearest
+from pvt_bench.errors import InputError
 
 __all__ = ["LoadReport", "create", "freeze", "load_network", "load_weights", "save_weights"]
+
+# Our own networks: the class of each, and where it differs from the class's defaults.
+OWN: dict[str, tuple[Any, dict[str, Any]]] = {
+    name: (network, options)
+    for network, variants in (
+        (pvt.PyramidVisionTransformer, pvt.VARIANTS),
+        (t2t.TokensToTokenViT, t2t.VARIANTS),
+        (mixed_link.MixedLinkNetwork, mixed_link.VARIANTS),
+        (lenet.LeNet5, lenet.VARIANTS),
+    )
+    for name, options in variants.items()
+}
 
 
 def create(
@@ -18,56 +33,79 @@ def create(
     num_classes: int = 1000,
     features: bool = False,
     weights: str | None = None,
+    base: str | None = None,
     **options: Any,
 ) -> nn.Module:
     """Build a backbone.
 
     Args:
-        name: `pvt_tiny`, `pvt_small`, `pvt_medium`, `pvt_large`, or a name of timm.
+        name: one of ours (`pvt_small`, `t2t_vit_t_14`, `mixed_link_105`, `lenet5`, ...), a name
+            of timm, or `googlenet`.
         num_classes: length of the logits; without meaning where `features` is set.
         features: maps instead of logits.
         weights: None for random ones, `imagenet`, or the path of a file, see `load_weights`.
-        options: what else defines the network, for example `sr_ratios=[8, 4, 2, 1]`.
+        base: the network of timm that the options turn into `name`, where timm has no `name`.
+        options: what else defines the network, for example `sr_ratios=[8, 4, 2, 1]`. Stochastic
+            depth is `drop_path` in every network that has it.
 
     Returns:
         A classifier, images (B, 3, H, W) to logits (B, num_classes); with `features` a pyramid,
         images to a list of maps (B, C_i, H / s_i, W / s_i), with `.channels` and `.strides`. Both
         have `.mean` and `.std`, the normalisation of the input, and `.load_report`, which is None
-        without weights.
+        without weights. An image that is too small raises an InputError.
 
     Raises:
-        InputError: an unknown name or option, a value that defines no network, unusable weights.
+        InputError: an unknown name or option, a value that defines no network, a network that has
+            no pyramid, unusable weights.
     """
-    if name in VARIANTS:
-        check_options(name, options)
-        options = {**VARIANTS[name], **options, "num_classes": num_classes, "features": features}
-        return with_weights(PyramidVisionTransformer(**options), weights, name)
-
-    # Here, because importing timm takes seconds.
-    from pvt_bench.backbones.timm_models import create_timm, report_pretrained
-
-    # timm brings its own weights while it builds, since it adapts them to the options.
-    pretrained = weights == "imagenet"
-    network = create_timm(name, num_classes, features, pretrained, **options)
-    if not pretrained:
-        return with_weights(network, weights, name)
-    network.load_report = report_pretrained(network, name)
+    network: Any = build(name, num_classes, features, base, **options)
+    network.load_report = None
+    if weights is not None:
+        counterpart = partial(build, name, num_classes, not features, base, **options)
+        network.load_report = load_weights(network, weights, name, base, counterpart)
     return network
 
 
-def with_weights(network: Any, weights: str | None, name: str) -> nn.Module:
-    """Load weights if there are any, and leave the report on the network."""
-    network.load_report = None if weights is None else load_weights(network, weights, name)
-    return network
+def build(
+    name: str, num_classes: int, features: bool, base: str | None = None, **options: Any
+) -> nn.Module:
+    """Build a backbone with random weights, see `create`."""
+    if not isinstance(name, str) or name == "???":
+        raise InputError(
+            "Which network of timm? Type for example model.name=convnext_tiny; "
+            "timm.list_models() lists the names."
+        )
+    if "drop_path" in options:
+        check_drop_path(options["drop_path"])
+    if name in OWN and base is None:
+        return build_own(name, num_classes, features, **options)
+    if name == "googlenet":
+        # Here, as timm below, because importing these libraries takes seconds.
+        from pvt_bench.backbones.torchvision_models import GOOGLENET_OPTIONS, create_googlenet
+
+        check_options(name, options, GOOGLENET_OPTIONS)
+        return create_googlenet(num_classes, features, **options)
+    from pvt_bench.backbones.timm_models import create_timm
+
+    return create_timm(name, base, num_classes, features, **options)
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
-    """Refuse an option that a PVT does not have."""
-    known = set(inspect.signature(PyramidVisionTransformer).parameters)
-    known -= {"num_classes", "features"}
+def build_own(name: str, num_classes: int, features: bool, **options: Any) -> nn.Module:
+    """Build one of our own networks, see `create`."""
+    network, variant = OWN[name]
+    known = set(inspect.signature(network).parameters)
+    if features and "features" not in known:
+        raise InputError(
+            f"model.name={name} is a classifier and has no pyramid. Choose for example "
+            "model=pvt_small, model=mixed_link_105, model=resnet50 or model=vit_small_patch16."
+        )
+    check_options(name, options, known - {"num_classes", "features"})
+    form = {"features": features} if "features" in known else {}
+    return network(**{**variant, **options, **form, "num_classes": num_classes})
+
+
+def check_options(name: str, options: dict[str, Any], known: Collection[str]) -> None:
+    """Refuse an option that a network does not have."""
     for option in options:
         if option not in known:
-            raise InputError(
-                f"model.{option} is no option of {name}. {nearest(option, known)} "
-                f"Its options: {', '.join(sorted(known))}."
-            )
+            raise InputError(unknown_option(name, option, known))

@@ -1,12 +1,18 @@
-"""Fixed parts of a backbone: the first stages, and the statistics of batch normalisation."""
+"""A backbone in stages: which of them are fixed, and the size of the map that each gives."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Self
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pvt_bench.backbones.checks import meta_twin
 from pvt_bench.errors import InputError
+
+# A position embedding or a class token belongs to a stage as much as a module does.
+Part = nn.Module | nn.Parameter
 
 
 class Freezable(nn.Module):
@@ -18,8 +24,8 @@ class Freezable(nn.Module):
         self.kept_in_eval: list[nn.Module] = []
 
     @abstractmethod
-    def stage_modules(self) -> list[list[nn.Module]]:
-        """The modules of each stage in order; the stem belongs to the first stage."""
+    def stage_modules(self) -> Sequence[Sequence[Part]]:
+        """The parts of each stage in order; the stem belongs to the first stage."""
 
     def train(self, mode: bool = True) -> Self:
         """Like `nn.Module.train`, but what `freeze` has fixed stays in evaluation mode."""
@@ -27,6 +33,44 @@ class Freezable(nn.Module):
         for module in self.kept_in_eval:
             module.eval()
         return self
+
+    def grid(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Height and width of each of a pyramid's maps for images of `height` x `width` pixels.
+
+        The pyramid itself is asked, on the meta device: families round in different ways, and
+        the Inceptions lose a border to convolutions without padding.
+        """
+        # Two images, since batch norms in training refuse a single value a channel.
+        images = torch.empty(2, 3, height, width, device="meta")
+        with torch.no_grad():
+            maps = meta_twin(self)(images)
+        return [(each.shape[2], each.shape[3]) for each in maps]
+
+
+def divide(network: nn.Module, ends: Sequence[str]) -> list[list[Part]]:
+    """Divide a network into stages, each up to and with the submodule that an end names.
+
+    ends: names in the order of the network's modules, with dots or underscores between modules
+    within modules. What follows the last end belongs to the last stage.
+    """
+    flat = [end.replace(".", "_") for end in ends]
+    stages: list[list[Part]] = [[]]
+
+    def visit(module: nn.Module, prefix: str) -> None:
+        stages[-1].extend(module.parameters(recurse=False))
+        for name, child in module.named_children():
+            path = prefix + name.replace(".", "_")
+            if any(end.startswith(f"{path}_") for end in flat):
+                visit(child, f"{path}_")
+            else:
+                stages[-1].append(child)
+            if path in flat[:-1]:
+                stages.append([])
+
+    visit(network, "")
+    if len(stages) != len(ends):
+        raise InputError(f"A {type(network).__name__} is not divided into {len(ends)} stages.")
+    return stages
 
 
 def freeze(backbone: nn.Module, stages: int = 0, batch_norm: bool = False) -> None:
@@ -41,19 +85,23 @@ def freeze(backbone: nn.Module, stages: int = 0, batch_norm: bool = False) -> No
         InputError: the backbone is not divided into stages, or has fewer than `stages`.
     """
     if not isinstance(backbone, Freezable):
+        if not stages and not batch_norm:
+            return
         raise InputError(
             f"A {type(backbone).__name__} has no stages to freeze: expected a backbone built "
             "with features=True, or a PVT."
         )
-    modules = backbone.stage_modules()
-    if isinstance(stages, bool) or not isinstance(stages, int) or not 0 <= stages <= len(modules):
+    # Not every network of timm is divided into stages, and none has to be when none is frozen.
+    parts = backbone.stage_modules() if stages else []
+    if isinstance(stages, bool) or not isinstance(stages, int) or not 0 <= stages <= len(parts):
         raise InputError(
             f"{stages!r} stages cannot be frozen: expected a whole number from 0 to "
-            f"{len(modules)}, for example 1."
+            f"{len(parts)}, for example 1."
         )
-    frozen = [module for stage in modules[:stages] for module in stage]
-    for module in frozen:
-        module.requires_grad_(False)
+    frozen = [part for stage in parts[:stages] for part in stage]
+    for part in frozen:
+        part.requires_grad_(False)
     norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
-    backbone.kept_in_eval = [*frozen, *(norms if batch_norm else [])]
+    modules = [part for part in frozen if isinstance(part, nn.Module)]
+    backbone.kept_in_eval = [*modules, *(norms if batch_norm else [])]
     backbone.train(backbone.training)

@@ -1,19 +1,42 @@
-"""What tensors are called in published files, and which part of a network they belong to."""
+"""What tensors are called: in published files, inside larger networks, in timm's pyramids."""
 
 import re
+from math import isqrt
 
 from torch import Tensor, nn
 
 from pvt_bench.backbones.pvt import STAGES, PyramidVisionTransformer
 
-# Prefixes of the released classifier's names, and ours.
-RELEASED = {
-    **{f"patch_embed{i + 1}.": f"stages.{i}.patch_embed." for i in range(STAGES)},
-    **{f"pos_embed{i + 1}": f"stages.{i}.pos_embed" for i in range(STAGES)},
-    **{f"block{i + 1}.": f"stages.{i}.blocks." for i in range(STAGES)},
-}
-# A backbone inside a larger module: data parallel, a LightningModule, a detector.
-WRAPPERS = ("module.", "network.", "backbone.")
+Rules = tuple[tuple[str, str], ...]
+
+# The released classifiers of github.com/whai362/PVT, classification/pvt.py and pvt_v2.py; the
+# latter's onto timm's names.
+PVT: Rules = tuple(
+    rule
+    for i in range(STAGES)
+    for rule in (
+        (rf"^patch_embed{i + 1}\.", f"stages.{i}.patch_embed."),
+        (rf"^pos_embed{i + 1}$", f"stages.{i}.pos_embed"),
+        (rf"^block{i + 1}\.", f"stages.{i}.blocks."),
+    )
+)
+PVT_V2: Rules = (
+    (r"^patch_embed1\.", "patch_embed."),
+    *((rf"^patch_embed{i + 1}\.", f"stages.{i}.downsample.") for i in range(1, STAGES)),
+    *((rf"^block{i + 1}\.", f"stages.{i}.blocks.") for i in range(STAGES)),
+    *((rf"^norm{i + 1}\.", f"stages.{i}.norm.") for i in range(STAGES)),
+    (r"\.dwconv\.dwconv\.", ".dwconv."),
+)
+# torchvision's files are older than its own names.
+DENSENET: Rules = ((r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2."),)
+
+# No rules first: a file in the network's own names stays as it is.
+RULES: tuple[Rules, ...] = ((), PVT, PVT_V2, DENSENET)
+
+# A backbone inside something larger: compiled, data parallel, a LightningModule, a detector.
+WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.", "network.", "model.", "backbone.")
+# Classifiers on inner layers, for training only; files have them and no network here.
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 LAST_POSITIONS = f"stages.{STAGES - 1}.pos_embed"
 
 
@@ -30,50 +53,52 @@ def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def translate(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tensors of a file the names that they have in the backbone."""
-    if isinstance(backbone, PyramidVisionTransformer):
-        return from_released(state)
-    if getattr(backbone, "features", None) is not True:
-        return state
-    # timm's pyramids write layers.0.x as layers_0.x, here with our own prefix in front.
-    own = {flat(name): name for name in backbone.state_dict()}
-    return {
-        own.get(flat(f"body.{name.removeprefix('body.')}"), name): state[name] for name in state
-    }
+def plain_name(name: str) -> str:
+    """A name that a classifier's tensor shares with the same tensor of its pyramid.
 
-
-def flat(name: str) -> str:
-    """A name in which modules within modules look like those that timm has flattened."""
-    return name.replace(".", "_")
-
-
-def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the released classifier's tensors to ours; ours stay as they are."""
-    renamed = {}
-    for name, value in state.items():
-        old = next((prefix for prefix in RELEASED if name.startswith(prefix)), "")
-        renamed[RELEASED.get(old, "") + name[len(old) :]] = value
-    positions = renamed.get(LAST_POSITIONS)
-    if "cls_token" in renamed and "cls_position" not in renamed and positions is not None:
-        # The released file keeps the class token's position in front of the last stage's.
-        renamed["cls_position"], renamed[LAST_POSITIONS] = positions[:, :1], positions[:, 1:]
-    return renamed
-
-
-def is_part(backbone: nn.Module, name: str) -> bool:
-    """Whether a tensor of a file belongs to a part that the backbone has.
-
-    A pyramid lacks whole parts of the classifier (head, class token): they may be left over.
+    timm's pyramids write layers.0.x as layers_0.x, and lie in `body` here, whose part that counts
+    timm may call `model`.
     """
-    if getattr(backbone, "features", None) is not True:
-        return True
-    own = {tensor.removeprefix("body.").split(".")[0] for tensor in backbone.state_dict()}
-    return name.split(".")[0] in {re.sub(r"_\d+$", "", part) for part in own}
+    return re.sub(r"^(body\.)+(model\.)?", "", name).replace(".", "_")
+
+
+def translate(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the tensors of a file the names that they have in the backbone.
+
+    Of the known ways to name tensors the file's is the one that fits best. A tensor that the
+    backbone does not have keeps the name that it would have in the classifier.
+    """
+    own = {plain_name(name): name for name in backbone.state_dict()}
+    ways = [{rename(name, rules): value for name, value in state.items()} for rules in RULES]
+    state = max(ways, key=lambda way: len({plain_name(name) for name in way} & own.keys()))
+    if isinstance(backbone, PyramidVisionTransformer):
+        state = split_positions(state)
+    return {own.get(plain_name(name), name): value for name, value in state.items()}
+
+
+def rename(name: str, rules: Rules) -> str:
+    """Apply all rules, patterns with their replacements, to a name."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def split_positions(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take the class token's position out of the last stage's, where released files keep it.
+
+    Their detectors too, which have no class token: it shows in the length, a square and one.
+    """
+    positions = state.get(LAST_POSITIONS)
+    if positions is None or positions.ndim != 3 or "cls_position" in state:
+        return state
+    grid = positions.shape[1] - 1
+    if not grid or isqrt(grid) ** 2 != grid:
+        return state
+    return {**state, "cls_position": positions[:, :1], LAST_POSITIONS: positions[:, 1:]}
 
 
 def head_prefixes(backbone: nn.Module) -> tuple[str, ...]:
     """The names of a classifier's last layers."""
-    config = getattr(backbone, "pretrained_cfg", None) or {"classifier": "head"}
+    config = getattr(backbone, "pretrained_cfg", None) or {"classifier": ("head", "fc")}
     names = config.get("classifier") or ()
     return tuple(f"{head}." for head in ([names] if isinstance(names, str) else names))

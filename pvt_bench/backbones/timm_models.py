@@ -6,23 +6,54 @@ package itself does not import this module before it must: importing timm takes 
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import timm
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+import torch
 from torch import Tensor, nn
 
-from pvt_bench.backbones.freezing import Freezable
-from pvt_bench.backbones.naming import head_prefixes
+from pvt_bench.backbones import global_context  # noqa: F401, registers its network with timm
+from pvt_bench.backbones.checks import explain_sizes, four, unknown_option
+from pvt_bench.backbones.freezing import Freezable, Part, divide
 from pvt_bench.backbones.pvt import VARIANTS, PyramidVisionTransformer
-from pvt_bench.backbones.weights import LoadReport, load_weights
+from pvt_bench.backbones.pyramid import STRIDES, PlainPyramid, check_pyramid
+from pvt_bench.backbones.weights import load_weights
 from pvt_bench.errors import InputError, nearest
 
-STRIDES = (4, 8, 16, 32)
-
-# timm's Swin refuses sizes other than its own unless told so.
-OPTIONS: dict[str, dict[str, Any]] = {"swin": {"strict_img_size": False}}
+# timm's modules of plain vision transformers.
+PLAIN = ("deit", "vision_transformer")
+# What the networks of a module must be told to take images of other sizes than their own.
+ANY_SIZE: dict[str, dict[str, Any]] = {
+    **{module: {"dynamic_img_size": True} for module in PLAIN},
+    "swin_transformer": {"strict_img_size": False},
+}
+# Options of PVTv2 that timm does not check.
+STAGE_OPTIONS = {
+    "depths": "[3,4,6,3]",
+    "embed_dims": "[64,128,320,512]",
+    "num_heads": "[1,2,5,8]",
+    "mlp_ratios": "[8,8,4,4]",
+    "sr_ratios": "[8,4,2,1]",
+}
+# What `create` decides, and what timm itself loads, is no option of a network.
+RESERVED = {
+    *inspect.signature(timm.create_model).parameters,
+    *("drop_path_rate", "features_only", "feature_cls", "out_indices", "num_classes"),
+    *("device", "dtype", "args"),
+}
+# What timm raises for values that define no network, and for networks without maps.
+VALUE_ERRORS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,  # and NotImplementedError
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+)
 
 
 class TimmPyramid(Freezable):
@@ -32,15 +63,12 @@ class TimmPyramid(Freezable):
         InputError: the network has no such maps.
     """
 
-    def __init__(self, name: str, pretrained: bool = False, **options: Any) -> None:
+    def __init__(self, name: str, timm_name: str, **options: Any) -> None:
         super().__init__()
-        try:
-            self.body = build(name, features_only=True, pretrained=pretrained, **options)
-        except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
-            raise InputError(no_pyramid(name, f"timm says: {error}")) from error
+        self.body = build(name, timm_name, features_only=True, **options)
         reductions = self.body.feature_info.reduction()
-        if missing := [stride for stride in STRIDES if stride not in reductions]:
-            raise InputError(no_pyramid(name, f"it has {reductions}, without {missing}."))
+        if not set(STRIDES) <= set(reductions):
+            raise InputError(no_pyramid(name, f"its maps have strides {reductions}"))
         self.features = True
         # The last map of a stride is the one furthest in depth.
         self.levels = [max(i for i, r in enumerate(reductions) if r == s) for s in STRIDES]
@@ -56,92 +84,102 @@ class TimmPyramid(Freezable):
             maps = [each.permute(0, 3, 1, 2) for each in maps]
         return [maps[level] for level in self.levels]
 
-    def stage_modules(self) -> list[list[nn.Module]]:
+    def stage_modules(self) -> list[list[Part]]:
         """The body's modules up to each of the four maps."""
-        ends = [
-            self.body.feature_info.module_name(level).replace(".", "_") for level in self.levels
-        ]
-        stages: list[list[nn.Module]] = [[]]
-        for name, module in self.body.named_children():
-            stages[-1].append(module)
-            if name in ends[:-1]:
-                stages.append([])
-        if len(stages) != len(STRIDES):
-            raise InputError(f"A {type(self.body).__name__} of timm is not divided into stages.")
-        return stages
+        # timm's wrapper around a whole network keeps it in `model`.
+        network = getattr(self.body, "model", self.body)
+        return divide(network, [self.body.feature_info.module_name(i) for i in self.levels])
+
+
+def create_timm(
+    name: str, base: str | None, num_classes: int, features: bool, **options: Any
+) -> Any:
+    """Build timm's network `base`, by default `name`; see `pvt_bench.backbones.create`."""
+    timm_name = base or name
+    if not timm.is_model(timm_name):
+        key = "base" if base else "name"
+        raise InputError(
+            f"model.{key}={timm_name} is unknown to pvt-bench and to timm. {suggest(timm_name)} "
+            "Type for example model.name=pvt_small or model.name=resnet50."
+        )
+    if reserved := sorted(options.keys() & RESERVED):
+        raise InputError(unknown_option(name, reserved[0], known_options(timm_name)))
+    plain = module_of(timm_name) in PLAIN
+    # A classifier has no use for this option, but its YAML stands for both forms.
+    pyramid = check_pyramid(options.pop("pyramid", "simple")) if plain else ""
+    if not features:
+        network = build(name, timm_name, num_classes=num_classes, **options)
+        network.mean, network.std = normalisation(network)
+        return network
+    if plain:
+        body = build(name, timm_name, num_classes=0, **options)
+        return PlainPyramid(name, body, pyramid, *normalisation(body))
+    return TimmPyramid(name, timm_name, **options)
+
+
+def module_of(timm_name: str) -> str:
+    """The module of timm.models that builds a network."""
+    return timm.model_entrypoint(timm_name).__module__.rpartition(".")[2]
+
+
+def build(name: str, timm_name: str, **options: Any) -> Any:
+    """Build by timm and turn what a user can mend into an InputError."""
+    if module_of(timm_name) == "pvt_v2":
+        for option in options.keys() & STAGE_OPTIONS.keys():
+            four(option, options[option], STAGE_OPTIONS[option])
+    given = {{"drop_path": "drop_path_rate"}.get(key, key): each for key, each in options.items()}
+    try:
+        network = timm.create_model(timm_name, **ANY_SIZE.get(module_of(timm_name), {}), **given)
+    except VALUE_ERRORS as error:
+        raise InputError(why_not(name, timm_name, options, error)) from error
+    explain_sizes(network, name)
+    return network
+
+
+def why_not(name: str, timm_name: str, options: Mapping[str, Any], error: Exception) -> str:
+    """The message for a network that timm did not build."""
+    unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if isinstance(error, TypeError) and unexpected:
+        option = "drop_path" if unexpected[1] == "drop_path_rate" else unexpected[1]
+        return unknown_option(name, option, known_options(timm_name))
+    if options.get("features_only"):
+        classifier = {key: value for key, value in options.items() if key != "features_only"}
+        with torch.device("meta"):
+            build(name, timm_name, **classifier)  # raises where the options are to blame
+        return no_pyramid(name, f"timm says: {error}")
+    typed = ", ".join(
+        f"model.{key}={value}" for key, value in options.items() if key != "num_classes"
+    )
+    return f"timm builds no {name} with {typed} ({type(error).__name__}: {error})."
 
 
 def no_pyramid(name: str, reason: str) -> str:
     """The message for a network without four levels."""
     return (
-        f"model.name={name} gives no maps at strides {list(STRIDES)}: {reason} Choose a network "
-        "with four levels, for example model.name=resnet50 or model.name=pvt_small."
+        f"model.name={name} is a classifier and gives no maps at strides {list(STRIDES)}: "
+        f"{reason}. Choose a network with a pyramid: the PVTs and PVTv2s, ResNets and the other "
+        "CNNs, plain ViTs and DeiTs; for example model=resnet50 or model=pvt_small."
     )
 
 
-def create_timm(
-    name: str, num_classes: int, features: bool, pretrained: bool, **options: Any
-) -> Any:
-    """Build timm's network of this name, see `pvt_bench.backbones.create`."""
-    if not timm.is_model(name):
-        known = [*VARIANTS, *timm.list_models()]
-        raise InputError(
-            f"model.name={name} is unknown to pvt-bench and to timm. {suggest(name, known)} "
-            "Type for example model.name=pvt_small or model.name=resnet50."
-        )
-    if features:
-        return TimmPyramid(name, pretrained, **options)
-    network = build(name, num_classes=num_classes, pretrained=pretrained, **options)
-    network.mean, network.std = normalisation(network)
-    return network
+def known_options(timm_name: str) -> set[str]:
+    """The options of a network's class, under the names that they have here."""
+    with torch.device("meta"):
+        network = timm.create_model(timm_name)
+    # A class that passes **kwargs on has its parent's options as well.
+    known = {
+        "drop_path" if parameter == "drop_path_rate" else parameter
+        for each in type(network).__mro__
+        if each.__module__.startswith("timm.")
+        for parameter in inspect.signature(each).parameters
+    }
+    return (known | {"pyramid"} if module_of(timm_name) in PLAIN else known) - RESERVED
 
 
-def report_pretrained(network: nn.Module, name: str) -> LoadReport:
-    """What timm has loaded while it built: all but a head for another number of classes."""
-    state = network.state_dict()
-    config = getattr(network, "pretrained_cfg", None)
-    drawn = config is not None and config["num_classes"] != getattr(network, "num_classes", None)
-    heads = head_prefixes(network) if drawn else ()
-    loaded = [tensor for tensor in state if not tensor.startswith(heads)]
-    return LoadReport(
-        f"timm's weights of {name}",
-        loaded=loaded,
-        missing=[tensor for tensor in state if tensor.startswith(heads)],
-        parameters=sum(state[tensor].numel() for tensor in loaded),
-        total=sum(tensor.numel() for tensor in state.values()),
-    )
-
-
-def suggest(name: str, known: list[str]) -> str:
+def suggest(timm_name: str) -> str:
     """The nearest names; timm's list is far too long to be printed when there are none."""
-    sentence = nearest(name, known)
+    sentence = nearest(timm_name, [*VARIANTS, *timm.list_models()])
     return sentence if sentence.startswith("Did") else "timm.list_models() lists timm's names."
-
-
-def build(name: str, **options: Any) -> Any:
-    """Build by timm and turn what a user can mend into an InputError."""
-    family = next((more for prefix, more in OPTIONS.items() if name.startswith(prefix)), {})
-    try:
-        return timm.create_model(name, **{**family, **options})
-    except TypeError as error:
-        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unexpected is None:
-            raise
-        raise InputError(unknown_option(name, unexpected[1])) from error
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        if not options.get("pretrained"):
-            raise
-        raise InputError(
-            f"timm's weights of {name} cannot be downloaded ({error}). Expected a connection to "
-            "huggingface.co or a filled cache there (HF_HOME); or type model.weights=PATH of a "
-            "state dict in timm's names."
-        ) from error
-
-
-def unknown_option(name: str, option: str) -> str:
-    """The message for an option that the network's class does not have."""
-    parameters = inspect.signature(type(timm.create_model(name))).parameters
-    return f"model.{option} is no option of {name}. {nearest(option, parameters)}"
 
 
 def normalisation(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -161,9 +199,11 @@ def register(name: str) -> Callable[..., nn.Module]:
         features_only: bool = False,
         **options: Any,
     ) -> nn.Module:
-        network = PyramidVisionTransformer(**{**VARIANTS[name], **options}, features=features_only)
+        variant = partial(PyramidVisionTransformer, **{**VARIANTS[name], **options})
+        network = variant(features=features_only)
         if pretrained:
-            load_weights(network, "imagenet", name)
+            other_form = partial(variant, features=not features_only)
+            load_weights(network, "imagenet", name, counterpart=other_form)
         return network
 
     build_variant.__name__ = build_variant.__qualname__ = name

@@ -26,7 +26,7 @@ class Classifier(nn.Module):
     def outputs(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         """Images of one size (3, H, W), in [0, 1], to logits (B, num_classes)."""
         mean, std = self.backbone.mean, self.backbone.std
-        return self.backbone(normalise_and_pad(images, mean, std, multiple=1))  # type: ignore[arg-type, no-any-return]
+        return self.backbone(normalise_and_pad(images, mean, std, multiple=1))  # type: ignore[arg-type]
 
     def forward(
         self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None

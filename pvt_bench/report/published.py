@@ -1,7 +1,8 @@
 """The published numbers: `results/published/*.csv`, one row a model of a table of a paper.
 
-A row whose `agreed` is yes is the one that is compared with; the others keep what further sources
-print, with their source.
+Columns with a dot are configuration keys, which tell the runs of one model apart
+(`schedule.name`); those of `FIGURES` are numbers. A row whose `agreed` is yes is the one that is
+compared with; the others keep what further sources print, with their source.
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,24 @@ class Figure:
 FIGURES = {
     "params_m": Figure("Params (M)", "cost/params_m", digits=2),
     "gflops": Figure("GFLOPs", "cost/gflops", digits=2),
-    "top1": Figure("Top-1", "val/top1", 100.0),
+    "latency_ms": Figure("Latency (ms)", "speed/latency_ms"),
+    **{
+        name: Figure(heading, f"val/{name}", 100.0)
+        for name, heading in {
+            "top1": "Top-1",
+            "top5": "Top-5",
+            "AP": "AP",
+            "AP50": "AP50",
+            "AP75": "AP75",
+            "APs": "APs",
+            "APm": "APm",
+            "APl": "APl",
+            "mask_AP": "mask AP",
+            "mask_AP50": "mask AP50",
+            "mask_AP75": "mask AP75",
+            "mIoU": "mIoU",
+        }.items()
+    },
 }
 
 
@@ -49,7 +67,7 @@ def load_published(name: str) -> pd.DataFrame:
         raise InputError(f"There are no published numbers {path.name}. {nearest(name, names)}")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     _check_headings(path, list(table.columns))
-    for column in table.columns.difference(KEYS):
+    for column in figures_of(table):
         for text in table[column]:
             _check_number(path, column, text)
     _check_rows(path, table)
@@ -60,9 +78,14 @@ def _check_headings(path: Path, columns: list[str]) -> None:
     if missing := [key for key in KEYS if key not in columns]:
         raise InputError(f"{path} lacks the columns {', '.join(missing)}.")
     for column in columns:
-        if column not in KEYS and column not in FIGURES:
+        if column not in KEYS and column not in FIGURES and "." not in column:
             known = [*KEYS, *FIGURES]
             raise InputError(f"{path} has an unknown column {column}. {nearest(column, known)}")
+
+
+def figures_of(table: pd.DataFrame) -> list[str]:
+    """The columns that hold numbers."""
+    return [column for column in table.columns if column in FIGURES]
 
 
 def as_number(text: str) -> float:
@@ -82,7 +105,8 @@ def _check_rows(path: Path, table: pd.DataFrame) -> None:
     if wrong:
         raise InputError(f"{path} has {wrong[0]!r} in agreed: expected yes or no.")
     agreed = table[table["agreed"] == "yes"]
-    twice = agreed[agreed.duplicated(["section", "label"])]
+    keys = [column for column in table.columns if "." in column]
+    twice = agreed[agreed.duplicated(["section", "label", *keys])]
     if len(twice):
         section, label = twice.iloc[0][["section", "label"]]
         raise InputError(f"{path} has two agreed rows of {label} in {section}.")
