@@ -75,13 +75,23 @@ def tabulate(outcomes: list[Any], typed: list[str]) -> None:
     layout: Any = OmegaConf.to_object(config.report)
     keys = ("model.name", *layout.keys)
     measured = [
-        ({key: str(OmegaConf.select(each.config, key)) for key in keys}, each.row)
+        ({key: str(OmegaConf.select(each.config, key)) for key in keys}, comparable(each))
         for each in outcomes
     ]
     table = tables.compare(name, layout, measured)
     tables.show(table)
     for path in tables.write(table, Path(config.results_dir) / "tables"):
         say(f"table: {path}")
+
+
+def comparable(outcome: Any) -> dict[str, float]:
+    """What of a row can stand beside published numbers: scores on the task's own data only."""
+    config = outcome.config
+    own = config.dataset.name == config.task.name.partition("_")[0]
+    scored = not own and config.mode in ("train", "test")
+    return {
+        name: value for name, value in outcome.row.items() if not scored or name.startswith("cost/")
+    }
 
 
 def report(error: Exception, full: bool) -> int:

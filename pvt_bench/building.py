@@ -83,14 +83,17 @@ def open_data(config: DictConfig) -> dict[str, Any]:
     """The views that the task asks for: "val", and "train" where the run trains."""
     dataset = _build(config.dataset)
     splits = ("train", "val") if config.mode == Mode.train else ("val",)
-    return {split: getattr(dataset, config.task.view)(split) for split in splits}
+    options = dict(config.task.get("view_options") or {})
+    return {split: getattr(dataset, config.task.view)(split, **options) for split in splits}
 
 
 def build_module(
     config: DictConfig, network: nn.Module, build_optimizer: Callable[..., Any] | None, view: Any
 ) -> Any:
     """The task's module around its network."""
-    return _build(config.task.module, network=network, build_optimizer=build_optimizer, view=view)
+    objects = {"network": network, "build_optimizer": build_optimizer, "view": view}
+    schedule = None if build_optimizer is None else config.schedule
+    return _build(config.task.module, **objects, schedule=schedule)
 
 
 def device(config: DictConfig) -> torch.device:

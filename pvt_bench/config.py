@@ -13,7 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 
 class Mode(StrEnum):
@@ -59,6 +59,8 @@ class Schedule:
     repeats: copies of an image in a batch, each augmented by itself (arXiv 1901.09335).
     mixup, cutmix: alphas of mixing images of a batch (arXiv 1710.09412, 1905.04899).
     mix_switch: probability of CutMix where both are on.
+    shorter_side, longer_side: pixels of COCO's images, where a schedule was published with its
+        own; of several shorter sides training draws one, and the test takes the last.
     """
 
     name: str = MISSING
@@ -86,6 +88,8 @@ class Schedule:
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_switch: float = 0.5
+    shorter_side: Any = None
+    longer_side: int | None = None
 
 
 @dataclass
@@ -201,6 +205,10 @@ def register() -> None:
     """Make the schema known to Hydra, under the name that `conf/config.yaml` starts from, and the
     folder of experiments."""
     ConfigStore.instance().store(name="schema", node=Config)
+    # For conf/: the first value where there is one, otherwise the second.
+    OmegaConf.register_new_resolver(
+        "either", lambda first, second: second if first is None else first, replace=True
+    )
     if Experiments not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(Experiments)
 

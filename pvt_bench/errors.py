@@ -13,8 +13,9 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         # A data loader's worker hands an exception over as text with its traceback around it.
-        if message.startswith("Caught InputError in "):
-            message = message.rpartition("InputError: ")[2].strip()
+        own = type(self).__name__
+        if message.startswith(f"Caught {own} in "):
+            message = message.rpartition(f"{own}: ")[2].strip()
         super().__init__(message)
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +28,28 @@ from pvt_bench.building import (
 )
 from pvt_bench.config import Mode
 from pvt_bench.describing import Outcome
+from pvt_bench.fitting import Training
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.screen import progress_bar, say, warn
 from pvt_bench.tracking.environment import environment, source_commit
 from pvt_bench.tracking.mlflow import Mirror, check_uri, default_uri
 from pvt_bench.tracking.record import Record
+from pvt_bench.training import processes
 from pvt_bench.training.interruption import Interrupted
-from pvt_bench.training.optim import build_optimizer, count_steps
+from pvt_bench.training.optim import count_steps
 
 Row = dict[str, float]
+# What MLflow gets of a record, where it is there.
+ARTIFACTS = (
+    "config.yaml",
+    "environment.json",
+    "predictions.json",
+    "predictions.csv",
+    "per_class.csv",
+    "confusion.csv",
+    "precision_recall.csv",
+)
 
 
 @dataclass
@@ -110,67 +121,15 @@ def run(config: DictConfig, dataset_line: str = "") -> Outcome:
 
 def train(work: Work) -> None:
     """Train from the last checkpoint or from the start, then score."""
-    from pvt_bench.training.checkpoint import delete_checkpoints, load_newest
+    from pvt_bench.training.checkpoint import delete_checkpoints
 
-    config, record, view = work.config, work.record, work.data["train"]
-    left_out = [f"{number} {reason}" for reason, number in view.dropped.items() if number]
-    if left_out:
-        say(f"left out of training: {', '.join(left_out)}")
-    torch.manual_seed(config.seed)
-    network = build_and_report(work, view.num_classes)
-    state = load_newest(work.checkpoints, warn) or {"step": 0, "seconds": 0.0}
-    start: int = state["step"]
-    if start:
-        network.load_state_dict(state["network"])
-        say(f"going on from step {start} of {work.steps}")
-    record.cut(start)
-    record.update(step=start, steps=work.steps)
-    began = time.monotonic() - state["seconds"]
-    optimize = partial(
-        build_optimizer,
-        schedule=config.schedule,
-        steps=work.steps,
-        epoch_steps=work.epoch_steps,
-        start=start,
-        state=state.get("optimizer"),
-    )
-    module = build_module(config, network, optimize, work.data["val"])
-    if start < work.steps:
-        fit_from(work, module, start, began)
+    training = Training(work.config, work.record, work.mirror, work.data, work.steps)
+    torch.manual_seed(work.config.seed)
+    network = build_and_report(work, work.data["train"].num_classes)
+    module = training.fit(network, work.epoch_steps)
     row = measure_cost(work.skeleton, work.size).metrics() | score(work, module)
-    finish(work, row | {"seconds": time.monotonic() - began}, work.steps, network)
-    delete_checkpoints(work.checkpoints)
-
-
-def fit_from(work: Work, module: Any, start: int, began: float) -> None:
-    """The steps from `start` on, logged and saved as they go; `began` counts the seconds."""
-    from pvt_bench.datasets.loading import train_loader
-    from pvt_bench.training.checkpoint import save_checkpoint
-    from pvt_bench.training.loop import Steps, fit
-
-    config, batch_size = work.config, work.config.schedule.batch_size
-
-    def save(step: int) -> None:
-        state = {
-            "step": step,
-            "seconds": time.monotonic() - began,
-            "network": module.network.state_dict(),
-            "optimizer": module.optimizers(use_pl_optimizer=False).state_dict(),
-        }
-        save_checkpoint(work.checkpoints, step, state)
-        work.record.update(step=step)
-        work.mirror.push(step)
-
-    def log(step: int, values: Row) -> None:
-        work.record.log(step, values | {"train/images_seen": step * batch_size})
-        bar.note = f"loss {values['train/loss']:.3f}"
-
-    view, workers = work.data["train"], count_workers(config)
-    loader = train_loader(view, batch_size, config.seed, workers, start, work.steps)
-    with progress_bar("training", work.steps, start) as bar:
-        clip = config.schedule.gradient_clip
-        loop = Steps(start, work.steps, config.seed, config.trainer, log, save, bar.advance, clip)
-        fit(module, loader, loop, work.record.directory)
+    finish(work, row | {"seconds": training.seconds}, work.steps, module.network)
+    delete_checkpoints(training.checkpoints)
 
 
 def test(work: Work) -> None:
@@ -231,13 +190,14 @@ def build_and_report(work: Work, num_classes: int) -> nn.Module:
 
 def score(work: Work, module: Any) -> Row:
     """Score on the validation images; predictions and pictures go into the record."""
-    from pvt_bench.datasets.loading import eval_loader
+    from pvt_bench.datasets.loading import Share, eval_loader
     from pvt_bench.training.loop import validate
 
     view, config, directory = work.data["val"], work.config, work.record.directory
     batch_size = config.trainer.eval_batch_size
     with progress_bar("scoring", len(view)) as bar:
-        loader = eval_loader(view, batch_size, count_workers(config))
+        share = Share(processes.rank(), processes.count())
+        loader = eval_loader(view, batch_size, count_workers(config), share)
         validate(module, loader, config.trainer, directory, bar.advance)
     scores: Row = module.score(directory)
     return scores
@@ -261,11 +221,12 @@ def finish(work: Work, row: Row, step: int = 0, network: nn.Module | None = None
 
 def publish(record: Record, mirror: Mirror) -> None:
     """Send MLflow all of a finished record that it has not yet."""
-    for name in ("config.yaml", "environment.json", "predictions.json"):
+    for name in ARTIFACTS:
         if (record.directory / name).exists():
             mirror.log_artifacts(record.directory / name)
-    if (record.directory / "pictures").exists():
-        mirror.log_artifacts(record.directory / "pictures", folder="pictures")
+    for folder in ("pictures", "predictions"):
+        if (record.directory / folder).exists():
+            mirror.log_artifacts(record.directory / folder, folder=folder)
     mirror.finish("finished")
     record.update(mirrored=not mirror.behind)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from pvt_bench.config import Decay, Optimizer, Schedule
 from pvt_bench.errors import InputError
-from pvt_bench.training.optim import build_optimizer, count_steps, rate_factor
+from pvt_bench.training.optim import build_optimizer, count_steps, learning_rate, rate_factor
 
 
 def schedule(**fields: object) -> Schedule:
@@ -83,3 +83,49 @@ def test_frozen_parameters_are_left_out() -> None:
     network[0].requires_grad_(False)
     optimizer, _ = build_optimizer(network, schedule(steps=1), 1, 1)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+
+
+def test_the_polynomial_by_hand() -> None:
+    poly = schedule(steps=100, decay=Decay.poly, power=0.9, min_lr=0.01)
+    assert rate_factor(0, poly, 100, 10) == pytest.approx(1)
+    assert rate_factor(50, poly, 100, 10) == pytest.approx(0.1 + 0.9 * 0.5**0.9)
+    assert rate_factor(100, poly, 100, 10) == pytest.approx(0.1)
+
+
+def test_the_imagenet_recipe_by_hand() -> None:
+    """300 epochs of 10 steps, cosine from 1e-3 to 1e-5, 5 epochs of warm-up from 1e-6."""
+    recipe = schedule(
+        epochs=300, lr=1e-3, min_lr=1e-5, decay=Decay.cosine, warmup_epochs=5, warmup_ratio=1e-3
+    )
+    rates = [1e-3 * rate_factor(step, recipe, 3000, 10) for step in (0, 25, 50, 3000)]
+    assert rates == pytest.approx([1e-6, (1e-6 + 1e-3) / 2, 1e-3, 1e-5])
+    halfway = 50 + 2950 // 2
+    assert 1e-3 * rate_factor(halfway, recipe, 3000, 10) == pytest.approx((1e-3 + 1e-5) / 2)
+
+
+def test_the_rate_follows_the_batch() -> None:
+    assert learning_rate(schedule(batch_size=8)) == 0.1
+    assert learning_rate(schedule(batch_size=8, reference_batch=16)) == pytest.approx(0.05)
+    assert learning_rate(schedule(batch_size=16, reference_batch=16)) == 0.1
+
+
+def test_groups_of_parameters() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Linear(3, 4)
+            self.backbone.pos_embed = nn.Parameter(torch.zeros(1, 5, 4))
+            self.head = nn.Linear(4, 2)
+            self.head.bias.requires_grad = False
+
+    asked = schedule(steps=1, weight_decay=0.05, backbone_lr=0.1, no_decay_vectors=True)
+    optimizer, _ = build_optimizer(Network(), asked, steps=1, epoch_steps=1)
+    found = {
+        (round(group["initial_lr"], 9), group["weight_decay"]): [p.numel() for p in group["params"]]
+        for group in optimizer.param_groups
+    }
+    assert found == {(0.01, 0.05): [12], (0.01, 0.0): [20, 4], (0.1, 0.05): [8]} or found == {
+        (0.01, 0.05): [12],
+        (0.01, 0.0): [4, 20],
+        (0.1, 0.05): [8],
+    }

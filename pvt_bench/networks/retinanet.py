@@ -4,17 +4,14 @@ It follows the detector of the published tables: maps C3 to C5 enter the neck, P
 from C5, nine anchors a cell, focal loss and L1 loss over the positives of the whole batch.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import (
-    FeaturePyramidNetwork,
     batched_nms,
     box_iou,
     clip_boxes_to_image,
@@ -22,25 +19,21 @@ from torchvision.ops import (
 )
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from pvt_bench.networks.anchors import RATIOS, Anchors
 from pvt_bench.networks.batch import normalise_and_pad
+from pvt_bench.networks.neck import WIDTH, FeaturePyramid
 
-WIDTH = 256
 SCALES = tuple(2 ** (octave / 3) for octave in range(3))
-RATIOS = (0.5, 1.0, 2.0)
 
 
-class Neck(FeaturePyramidNetwork):
+class Neck(FeaturePyramid):
     """Feature pyramid of C3, C4, C5 with P6 and P7: five maps of 256 channels."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         extra = LastLevelP6P7(channels[-1], WIDTH)
         # torchvision takes P5 where C5 happens to have 256 channels; the papers take C5 always.
         extra.use_P5 = False
-        super().__init__(list(channels), WIDTH, extra_blocks=extra)
-
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        named = OrderedDict((str(level), feature) for level, feature in enumerate(features))
-        return list(super().forward(named).values())
+        super().__init__(channels, extra)
 
 
 class RetinaNet(nn.Module):
@@ -66,10 +59,7 @@ class RetinaNet(nn.Module):
         self.strides = [*strides, strides[-1] * 2, strides[-1] * 4]
         self.backbone = backbone
         self.neck = Neck(backbone.channels[1:])  # type: ignore[arg-type,index]
-        self.anchor_generator = AnchorGenerator(
-            sizes=tuple(tuple(4 * stride * scale for scale in SCALES) for stride in self.strides),
-            aspect_ratios=(RATIOS,) * len(self.strides),
-        )
+        self._anchors = Anchors(self.strides, [4 * scale for scale in SCALES])
         self.head = RetinaNetHead(WIDTH, len(SCALES) * len(RATIOS), num_classes)
         self.matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
         self.box_coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
@@ -110,16 +100,6 @@ class RetinaNet(nn.Module):
         batch = normalise_and_pad(images, mean, std)  # type: ignore[arg-type]
         pyramid = self.neck(self.backbone(batch)[1:])
         return self.head(pyramid), [list(level.shape[-2:]) for level in pyramid]
-
-    def _anchors(self, grid: list[list[int]], like: Tensor) -> list[Tensor]:
-        """Anchors of each level (A_l, 4), in pixels of the padded batch.
-
-        The strides are the pyramid's own. torchvision would derive them from the size of each
-        grid, which rounds: 61 x 64 instead of 64 for P6 of an image of 800 x 1344.
-        """
-        strides = [[torch.tensor(s, device=like.device)] * 2 for s in self.strides]
-        self.anchor_generator.set_cell_anchors(torch.float32, like.device)
-        return self.anchor_generator.grid_anchors(grid, strides)
 
     def _losses(
         self, outputs: dict[str, Tensor], anchors: Tensor, targets: Sequence[dict[str, Tensor]]

@@ -1,28 +1,46 @@
-"""What all tasks share: a step over a dict of losses, and the optimizer."""
+"""What all tasks share: a step over a dict of losses, the optimizer, results by image."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from torch import Tensor, nn
 
 from pvt_bench.training.loop import check_finite
+from pvt_bench.training.processes import gather
 
 BuildOptimizer = Callable[[nn.Module], tuple[Any, Any]]
+# What a task keeps of an image: its id first, so that the order in which images come is forgotten.
+Result = tuple[int, Any]
 
 
 class Task(L.LightningModule):
-    """A network being trained.
+    """A network being trained, and what it predicts for the validation images.
 
     network: called with images and targets it gives a dict of losses, which are summed.
     build_optimizer: gives the optimizer and its schedule by step, for the network; None where
         the network is only scored.
+    view: the validation images.
+    schedule: `pvt_bench.config.Schedule`; None where the network is only scored.
+
+    After a validation, `results` holds a pair of image id and prediction for each image, of all
+    processes, sorted by image id.
     """
 
-    def __init__(self, network: nn.Module, build_optimizer: BuildOptimizer | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        build_optimizer: BuildOptimizer | None,
+        view: Any,
+        schedule: Any = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.build_optimizer = build_optimizer
+        self.view = view
+        self.schedule = schedule
+        self.results: list[Result] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """`loss` and its parts, on a batch of images and targets."""
@@ -40,3 +58,18 @@ class Task(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_validation_start(self) -> None:
+        """Forget the results of an earlier validation."""
+        self.results = []
+
+    def on_validation_end(self) -> None:
+        """Bring the results of all processes together, in an order that no process decides."""
+        self.results = sorted(gather(self.results), key=lambda result: result[0])
+
+    def score(self, directory: Path) -> dict[str, float]:
+        """The metrics of the results as fractions, `val/...`, the headline first.
+
+        Writes predictions, tables by class and pictures into the directory.
+        """
+        raise NotImplementedError

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from faster_coco_eval.core import mask as mask_api
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
@@ -20,23 +23,96 @@ def draw_detections(
     """A sheet of `images` pairs: left the truth, right the detections that score at least 0.4.
 
     view: the validation images, whose `ground_truth` has the boxes; found: COCO's results format.
+    Masks are drawn where the detections have them.
     """
-    names = dict(zip(view.category_ids, view.categories, strict=True))
+    names = {kind["id"]: kind["name"] for kind in view.ground_truth["categories"]}
     truth = view.ground_truth["annotations"]
+    masks = any("segmentation" in each for each in found)
     step = max(1, len(view) // images)
     panels = []
     for index in range(0, min(len(view), step * images), step):
         image, target = view[index]
         of_image = int(target["image_id"])
         canvas = _enlarge(image)
-        scale = HEIGHT / int(target["size"][0])
+        height, width = (int(side) for side in target["size"])
+        scale = HEIGHT / height
         boxes = [a for a in truth if a["image_id"] == of_image]
         best = [f for f in found if f["image_id"] == of_image and f["score"] >= SCORE]
         labels = [f"{names[f['category_id']]} {f['score']:.2f}" for f in best]
-        panels.append(_draw(canvas, boxes, [names[b["category_id"]] for b in boxes], scale, TRUTH))
-        panels.append(_draw(canvas, best, labels, scale, PREDICTION))
+        left = right = canvas
+        if masks:
+            left = _shade(canvas, [b["segmentation"] for b in boxes], (height, width), TRUTH)
+            right = _shade(canvas, [f["segmentation"] for f in best], (height, width), PREDICTION)
+        panels.append(_draw(left, boxes, [names[b["category_id"]] for b in boxes], scale, TRUTH))
+        panels.append(_draw(right, best, labels, scale, PREDICTION))
     path.parent.mkdir(parents=True, exist_ok=True)
     _tile(panels).save(path)
+
+
+def draw_precision_recall(path: Path, curves: Any) -> None:
+    """Precision over recall, a line for each threshold; boxes solid, masks dashed.
+
+    curves: a table with `recall` and columns such as `precision50` and `mask_precision75`.
+    """
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name in curves.columns.drop("recall"):
+        axes.plot(
+            curves["recall"],
+            curves[name],
+            color=TRUTH if name.endswith("50") else PREDICTION,
+            linestyle="--" if name.startswith("mask_") else "-",
+            label=f"{'masks' if name.startswith('mask_') else 'boxes'}, IoU 0.{name[-2:]}",
+        )
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def draw_classifications(path: Path, view: Any, predictions: Any, images: int = 16) -> None:
+    """A sheet of `images` with their label, and where it differs the guess.
+
+    predictions: a table with `image_id`, `label` and `guess1`.
+    """
+    step = max(1, len(view) // images)
+    guesses = dict(zip(predictions["image_id"], predictions["guess1"], strict=True))
+    panels = []
+    for index in range(0, min(len(view), step * images), step):
+        image, target = view[index]
+        truth, guess = int(target["label"]), guesses[int(target["image_id"])]
+        names = [view.class_names[label] for label in (truth, guess)]
+        text = names[0] if truth == guess else f"{names[0]}, taken for {names[1]}"
+        colour = TRUTH if truth == guess else PREDICTION
+        panels.append(_caption(_enlarge(image), text, colour))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _tile(panels).save(path)
+
+
+def _shade(
+    canvas: Image.Image, outlines: Sequence[Any], size: tuple[int, int], colour: str
+) -> Image.Image:
+    """A copy of the canvas with masks half over it.
+
+    outlines: polygons or run lengths of an image of `size` (height, width).
+    """
+    drawn = canvas.copy()
+    for outline in outlines:
+        mask = mask_api.decode(mask_api.segmToRle(outline, size[1], size[0]))
+        shape = Image.fromarray(mask * np.uint8(128)).resize(canvas.size)
+        drawn.paste(Image.new("RGB", canvas.size, colour), mask=shape)
+    return drawn
+
+
+def _caption(canvas: Image.Image, text: str, colour: str) -> Image.Image:
+    """A copy of the canvas with a line of text at its upper edge."""
+    drawn = canvas.copy()
+    draw = ImageDraw.Draw(drawn)
+    font = ImageFont.load_default(18)
+    draw.rectangle(draw.textbbox((4, 2), text, font=font), fill=colour)
+    draw.text((4, 2), text, fill="white", font=font)
+    return drawn
 
 
 def _enlarge(image: Tensor) -> Image.Image:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from pvt_bench.training.interruption import Interrupted, Interruption
@@ -47,6 +49,7 @@ class Steps(L.Callback):
         write_checkpoint: WriteCheckpoint,
         advance: Callable[[], None],
         gradient_clip: float | None = None,
+        average: AveragedModel | None = None,
     ) -> None:
         self.step = start
         self.steps = steps
@@ -56,6 +59,7 @@ class Steps(L.Callback):
         self.write_checkpoint = write_checkpoint
         self.advance = advance
         self.gradient_clip = gradient_clip
+        self.average = average
         self.interruption = Interruption()
 
     def on_train_start(self, *_: Any) -> None:
@@ -63,9 +67,10 @@ class Steps(L.Callback):
         self.interruption.arm()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        # Drop path draws from the global generator: from seed and step alone, a resumed run
-        # draws what an uninterrupted one would have drawn.
+        # Drop path and the mixing of images draw from the global generators: from seed and step
+        # alone, a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed((self.seed << 32) + self.step)
+        np.random.seed([self.seed, self.step])  # noqa: NPY002
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, module: L.LightningModule, optimizer: Any
@@ -78,6 +83,8 @@ class Steps(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         self.step += 1
+        if self.average is not None:
+            self.average.update_parameters(module.network)  # type: ignore[arg-type]
         last = self.step == self.steps
         if self.step % self.options.log_every == 0 or last:
             values = {f"train/{name}": float(value) for name, value in outputs.items()}

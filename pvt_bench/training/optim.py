@@ -1,14 +1,17 @@
 """Optimizers and learning-rate schedules, as functions of a schedule and of the step."""
 
 import math
+from collections import defaultdict
 from functools import partial
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from pvt_bench.errors import InputError
+
+POSITIONS = ("pos_embed", "cls_token", "dist_token", "cls_position")
 
 
 class Schedule(Protocol):
@@ -17,15 +20,21 @@ class Schedule(Protocol):
     epochs: int | None
     steps: int | None
     batch_size: int
+    reference_batch: int | None
     optimizer: str
     lr: float
+    min_lr: float
     weight_decay: float
+    no_decay_vectors: bool
     momentum: float
+    backbone_lr: float
     warmup_steps: int
+    warmup_epochs: int
     warmup_ratio: float
     decay: str
     milestones: list[int]
     gamma: float
+    power: float
 
 
 def count_steps(schedule: Schedule, samples: int) -> tuple[int, int]:
@@ -52,18 +61,29 @@ def count_steps(schedule: Schedule, samples: int) -> tuple[int, int]:
     return steps, epoch
 
 
+def learning_rate(schedule: Schedule) -> float:
+    """The highest learning rate, for the batch that the schedule has."""
+    reference = schedule.reference_batch
+    return schedule.lr * (schedule.batch_size / reference if reference else 1.0)
+
+
 def rate_factor(step: int, schedule: Schedule, steps: int, epoch_steps: int) -> float:
-    """The learning rate at `step` as a fraction of `schedule.lr`."""
+    """The learning rate at `step` as a fraction of the highest."""
+    warmup = schedule.warmup_steps + schedule.warmup_epochs * epoch_steps
     factor = 1.0
     if schedule.decay == "step":
         passed = sum(step >= milestone * epoch_steps for milestone in schedule.milestones)
         factor = schedule.gamma**passed
-    elif step >= schedule.warmup_steps:
-        remaining = max(1, steps - schedule.warmup_steps)
-        factor = 0.5 * (1 + math.cos(math.pi * (step - schedule.warmup_steps) / remaining))
-    if step < schedule.warmup_steps:
-        rise = step / schedule.warmup_steps
-        factor *= schedule.warmup_ratio + (1 - schedule.warmup_ratio) * rise
+    elif step >= warmup:
+        progress = (step - warmup) / max(1, steps - warmup)
+        fallen = {
+            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+            "poly": max(0.0, 1 - progress) ** schedule.power,
+        }[schedule.decay]
+        floor = schedule.min_lr / schedule.lr
+        factor = floor + (1 - floor) * fallen
+    if step < warmup:
+        factor *= schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / warmup
     return factor
 
 
@@ -79,18 +99,35 @@ def build_optimizer(
 
     state: of an earlier optimizer over the same parameters, to go on from.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    rate, decay = schedule.lr, schedule.weight_decay
+    groups = parameter_groups(network, schedule)
+    rate = learning_rate(schedule)
     optimizer: Optimizer
     # Fused, a step passes over the parameters once: unfused, a dozen times.
     if schedule.optimizer == "adamw":
-        optimizer = AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+        optimizer = AdamW(groups, lr=rate, fused=True)
     else:
-        momentum = schedule.momentum
-        optimizer = SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+        optimizer = SGD(groups, lr=rate, momentum=schedule.momentum, fused=True)
+    rates = [group["lr"] for group in optimizer.param_groups]
     if state is not None:
         optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = rate
+    for group, highest in zip(optimizer.param_groups, rates, strict=True):
+        group["initial_lr"] = highest
     factor = partial(rate_factor, schedule=schedule, steps=steps, epoch_steps=epoch_steps)
     return optimizer, LambdaLR(optimizer, factor, last_epoch=start - 1)
+
+
+def parameter_groups(network: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
+    """The trainable parameters, grouped by their learning rate and weight decay."""
+    rate = learning_rate(schedule)
+    groups: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        own = rate * (schedule.backbone_lr if name.startswith("backbone.") else 1.0)
+        spared = parameter.ndim == 1 or name.rpartition(".")[2] in POSITIONS
+        decay = 0.0 if spared and schedule.no_decay_vectors else schedule.weight_decay
+        groups[own, decay].append(parameter)
+    return [
+        {"params": parameters, "lr": own, "weight_decay": decay}
+        for (own, decay), parameters in groups.items()
+    ]

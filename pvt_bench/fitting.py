@@ -1,0 +1,142 @@
+"""The training of a run: from its last checkpoint or from the start to the last step."""
+
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pvt_bench.building import build_module, count_workers
+from pvt_bench.screen import progress_bar, say, warn
+from pvt_bench.tracking.mlflow import Mirror
+from pvt_bench.tracking.record import Record
+from pvt_bench.training import processes
+from pvt_bench.training.optim import build_optimizer, learning_rate
+
+
+@dataclass
+class Training:
+    """One training; `data` holds the views by split, `steps` is its whole length."""
+
+    config: DictConfig
+    record: Record
+    mirror: Mirror
+    data: dict[str, Any]
+    steps: int
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the training keeps its state."""
+        return self.record.directory / "checkpoints"
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, over all attempts, up to now."""
+        return time.monotonic() - self.began
+
+    def fit(self, network: nn.Module, epoch_steps: int) -> Any:
+        """Train to the last step; the task's module around the network to score.
+
+        That is the average of the weights where the schedule asks for one.
+        """
+        from pvt_bench.training.checkpoint import load_newest
+
+        schedule = self.config.schedule
+        self._announce()
+        state = load_newest(self.checkpoints, warn) or {"step": 0, "seconds": 0.0}
+        start: int = state["step"]
+        average = _average(network, schedule.ema)
+        if start:
+            network.load_state_dict(state["network"])
+            say(f"going on from step {start} of {self.steps}")
+            if average is not None:
+                average.load_state_dict(state["average"])
+        self.record.cut(start)
+        self.record.update(step=start, steps=self.steps)
+        self.began -= state["seconds"]
+        optimize = partial(
+            build_optimizer,
+            schedule=schedule,
+            steps=self.steps,
+            epoch_steps=epoch_steps,
+            start=start,
+            state=state.get("optimizer"),
+        )
+        module = build_module(self.config, network, optimize, self.data["val"])
+        if start < self.steps:
+            self._fit_from(start, module, average)
+        if average is not None and self.steps:
+            module.network = average.module
+        return module
+
+    def _announce(self) -> None:
+        schedule, dropped = self.config.schedule, self.data["train"].dropped
+        left_out = [f"{number} {reason}" for reason, number in dropped.items() if number]
+        if left_out:
+            say(f"left out of training: {', '.join(left_out)}")
+        if schedule.reference_batch and schedule.reference_batch != schedule.batch_size:
+            say(
+                f"learning rate {learning_rate(schedule):g}: {schedule.lr:g} for a batch of "
+                f"{schedule.reference_batch}, here {schedule.batch_size}"
+            )
+
+    def _fit_from(self, start: int, module: Any, average: AveragedModel | None) -> None:
+        """The steps from `start` on, logged and saved as they go."""
+        from pvt_bench.datasets.loading import Share, train_loader
+        from pvt_bench.training.checkpoint import save_checkpoint
+        from pvt_bench.training.loop import Steps, fit
+
+        config, schedule = self.config, self.config.schedule
+
+        def save(step: int) -> None:
+            state = {
+                "step": step,
+                "seconds": self.seconds,
+                "network": module.network.state_dict(),
+                "optimizer": module.optimizers(use_pl_optimizer=False).state_dict(),
+            }
+            if average is not None:
+                state["average"] = average.state_dict()
+            save_checkpoint(self.checkpoints, step, state)
+            self.record.update(step=step)
+            self.mirror.push(step)
+
+        def log(step: int, values: dict[str, float]) -> None:
+            self.record.log(step, values | {"train/images_seen": step * schedule.batch_size})
+            bar.note = f"loss {values['train/loss']:.3f}"
+
+        loader = train_loader(
+            self.data["train"],
+            schedule.batch_size,
+            config.seed,
+            count_workers(config),
+            start,
+            self.steps,
+            schedule.repeats,
+            Share(processes.rank(), processes.count()),
+        )
+        with progress_bar("training", self.steps, start) as bar:
+            loop = Steps(
+                start,
+                self.steps,
+                config.seed,
+                config.trainer,
+                log,
+                save,
+                bar.advance,
+                schedule.gradient_clip,
+                average,
+            )
+            fit(module, loader, loop, self.record.directory)
+
+
+def _average(network: nn.Module, decay: float | None) -> AveragedModel | None:
+    """An average of the network's weights and statistics over the steps, if one is wanted."""
+    if decay is None:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,21 @@
+"""Feature pyramid network (Lin et al., arXiv 1612.03144) over lists of maps."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+
+WIDTH = 256
+
+
+class FeaturePyramid(FeaturePyramidNetwork):
+    """Maps of any channels to maps of 256, finest first, with the coarser ones of `extra`."""
+
+    def __init__(self, channels: Sequence[int], extra: ExtraFPNBlock) -> None:
+        super().__init__(list(channels), WIDTH, extra_blocks=extra)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        named = OrderedDict((str(level), feature) for level, feature in enumerate(features))
+        return list(super().forward(named).values())

@@ -1,0 +1,65 @@
+"""What networks for semantic segmentation share: padding, the size of their logits, the loss."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pvt_bench.measure.segmentation import IGNORED
+from pvt_bench.networks.batch import normalise_and_pad
+
+
+class Segmenter(nn.Module):
+    """Base of the segmenters: a network gives `logits`, and has `backbone`, `neck` and `head`.
+
+    backbone: a pyramid of four maps with `.channels`, `.mean` and `.std`.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W), sides multiples of 32, to (B, num_classes, H/4, W/4)."""
+        raise NotImplementedError
+
+    def outputs(self, images: Sequence[Tensor] | Tensor) -> Tensor:
+        """The dense predictions (B, num_classes, H/4, W/4), of the padded images."""
+        return self.logits(self._pad(images))
+
+    def forward(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None
+    ) -> list[Tensor] | dict[str, Tensor]:
+        """Segment, or measure the loss.
+
+        images: tensors (3, H_i, W_i) with values in [0, 1].
+        targets: per image `segments` (H_i, W_i) uint8, labels from 0, and 255 for ignored pixels.
+        Returns the loss `cross_entropy` where targets are given; otherwise the logits of each
+        image (num_classes, H_i, W_i).
+        """
+        batch = self._pad(images)
+        size = batch.shape[-2:]
+        logits = F.interpolate(self.logits(batch), size=size, mode="bilinear", align_corners=False)
+        if targets is not None:
+            return {"cross_entropy": cross_entropy(logits, [t["segments"] for t in targets])}
+        return [
+            of_image[:, : image.shape[-2], : image.shape[-1]]
+            for of_image, image in zip(logits, images, strict=True)
+        ]
+
+    def _pad(self, images: Sequence[Tensor] | Tensor) -> Tensor:
+        return normalise_and_pad(images, self.backbone.mean, self.backbone.std)  # type: ignore[arg-type]
+
+
+def cross_entropy(logits: Tensor, segments: Sequence[Tensor]) -> Tensor:
+    """The mean over the counted pixels of a padded batch; zero where no pixel counts.
+
+    logits: (B, num_classes, H, W); segments: of each image (H_i, W_i), padded here as ignored.
+    """
+    shape = (len(logits), *logits.shape[-2:])
+    truth = torch.full(shape, IGNORED, dtype=torch.int64, device=logits.device)
+    for place, of_image in zip(truth, segments, strict=True):
+        place[: of_image.shape[0], : of_image.shape[1]] = of_image
+    total = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
+    return total / (truth != IGNORED).sum().clamp(min=1)

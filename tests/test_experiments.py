@@ -1,0 +1,134 @@
+"""The files of the published tables: every cell composes, and joins with what was published."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from pvt_bench.config import config_dir, data_dir, register
+from pvt_bench.report.published import FIGURES, figures_of, load_published
+
+NAMES = sorted(path.stem for path in data_dir("experiments").glob("table/*.yaml"))
+PUBLISHED = sorted(path.stem for path in data_dir("results").glob("published/*.csv"))
+MODELS = {path.stem for path in config_dir().glob("model/*.yaml")}
+TABLES = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def layout(name: str) -> DictConfig:
+    """The table's own file."""
+    read = OmegaConf.load(data_dir("experiments") / "table" / f"{name}.yaml")
+    assert isinstance(read, DictConfig)
+    return read
+
+
+def cells(name: str, *words: str) -> list[DictConfig]:
+    """The composed cells of a table, as the command would run them."""
+    params = layout(name).hydra.sweeper.params
+    typed = [*(f"{key}={value}" for key, value in params.items()), *words]
+    (batch,) = BasicSweeper.split_arguments(
+        OverridesParser.create().parse_overrides(typed), max_batch_size=None
+    )
+    return [compose("config", [f"table={name}", *overrides]) for overrides in batch]
+
+
+def test_files_and_published_numbers_have_the_same_stems() -> None:
+    assert NAMES == PUBLISHED
+    assert {layout(name).report.published for name in NAMES} == set(NAMES)
+
+
+@TABLES
+def test_every_cell_composes_and_every_agreed_row_is_a_cell(name: str) -> None:
+    """A row that is no cell says so in the gaps, or is named below."""
+    report, published = layout(name).report, load_published(name)
+    keys, gaps = ["model.name", *report.get("keys", [])], set(report.get("gaps", {}))
+    measured = set()
+    for cell in cells(name):
+        assert cell.dataset.name == "digits", "the user chooses the dataset"
+        assert (cell.schedule.epochs is None) != (cell.schedule.steps is None)
+        assert OmegaConf.missing_keys(cell) == set()
+        measured.add(tuple(str(OmegaConf.select(cell, key)) for key in keys))
+    agreed = published[published["agreed"] == "yes"]
+    for _, row in agreed.iterrows():
+        explained = gaps & {row["model"], f"{row['section']}/{row['model']}"}
+        assert row["model"] in MODELS or explained, row["label"]
+        key = (row["model"], *(row[column] for column in keys[1:]))
+        assert key in measured | NOT_SWEPT[name] or explained, f"{row['section']}: {key}"
+
+
+# Agreed rows that the table's own comment or note sends elsewhere.
+NOT_SWEPT = {name: set[tuple[str, ...]]() for name in NAMES} | {
+    "coco_retinanet": {("pvt_small", "1x 640")},
+    "ade20k_semantic_fpn": {(f"pvt_{s}", "40k") for s in ("tiny", "small", "medium", "large")},
+    "pvt_v2": {
+        (model, "imagenet_classification") for model in ("pvt_small", "pvt_v2_b2", "pvt_v2_b2_li")
+    },
+}
+
+
+@TABLES
+def test_columns_and_gaps_are_of_this_table(name: str) -> None:
+    report, published = layout(name).report, load_published(name)
+    assert set(report.columns) <= set(FIGURES)
+    assert set(report.get("keys", [])) <= set(published.columns)
+    assert set(report.columns) & set(figures_of(published))
+    rows = {*published["model"], *(published["section"] + "/" + published["model"])}
+    assert set(report.get("gaps", {})) <= rows
+
+
+@TABLES
+def test_the_file_begins_as_a_lab_note(name: str) -> None:
+    """Which paper and table, what to type, and only choices that there are."""
+    text = (data_dir("experiments") / "table" / f"{name}.yaml").read_text()
+    note = text.partition("hydra:")[0]
+    assert re.search(r"(Table|Figure) \d", note)
+    assert f"python -m pvt_bench table={name}" in note
+    for group, choice in re.findall(r"\b(task|schedule|dataset|table)=(\w+)", text):
+        folder = data_dir("experiments") if group == "table" else config_dir()
+        assert (folder / group / f"{choice}.yaml").is_file(), f"{group}={choice}"
+
+
+@pytest.mark.parametrize("task", ["coco_retinanet", "coco_mask_rcnn", "ade20k_semantic_fpn"])
+def test_the_smallest_cell_runs_on_digits(task: str) -> None:
+    (cell,) = cells(task, "model=pvt_tiny", f"schedule={task}_digits")
+    assert (cell.model.name, cell.schedule.name) == ("pvt_tiny", "digits")
+
+
+def test_a_schedule_of_another_size_is_counted_at_it() -> None:
+    sizes = {(cell.schedule.name, *cell.task.protocol.size) for cell in cells("latency")}
+    assert sizes == {("1x", 800, 1280), ("1x 640", 640, 960)}
+    assert {cell.mode for cell in cells("latency")} == {"speed"}
+
+
+def test_published_parameters_count_the_same_weights_everywhere() -> None:
+    """A backbone adds as much to one published detector as to another.
+
+    Tables 3 and 4 of arXiv 2102.12122 and Table 3 of arXiv 2106.13797: the two heads differ by
+    9.9 M with PVT's channels, and a slip of the pen in either file would break the sum.
+    """
+    retina = _params("coco_retinanet", "schedule.name", "1x")
+    mask = _params("coco_mask_rcnn", "schedule.name", "1x")
+    retina |= _params("pvt_v2", "task.name", "coco_retinanet")
+    mask |= _params("pvt_v2", "task.name", "coco_mask_rcnn")
+    shared = [model for model in retina if model.startswith("pvt") and model in mask]
+    assert len(shared) == 11
+    for model in set(shared) - {"pvt_v2_b0"}:
+        assert mask[model] - retina[model] == pytest.approx(9.92, abs=0.11), model
+
+
+def _params(name: str, column: str, value: str) -> dict[str, float]:
+    table = load_published(name)
+    rows = table[(table["agreed"] == "yes") & (table[column] == value) & (table["params_m"] != "")]
+    return dict(zip(rows["model"], rows["params_m"].astype(float), strict=True))
