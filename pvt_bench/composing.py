@@ -103,5 +103,7 @@ def _explain_key(error: HydraException | OmegaConfBaseException) -> str:
     if cause.full_key and isinstance(parent, DictConfig) and cause.key not in parent:
         path = cause.full_key.rpartition(".")[0]
         keys = [f"{path}.{key}".removeprefix(".") for key in map(str, parent)]
-        return f"There is no key {cause.full_key}. {nearest(cause.full_key, keys)}"
+        # The YAML of a model lists what is usual, not all that its network takes.
+        plus = f" Others with a plus: +{cause.full_key}=..." if path == "model" else ""
+        return f"There is no key {cause.full_key}. {nearest(cause.full_key, keys)}{plus}"
     return f"{cause.full_key}: {what}" if cause.full_key else what

@@ -65,10 +65,9 @@ def unknown_option(name: str, option: str, known: Iterable[str]) -> str:
     if not known:
         return f"{what} It has none."
     near = nearest(option, known)
-    # Where none is near, all are named.
-    return f"{what} {near}" + (
-        f" Its options: {', '.join(known)}." if near.startswith("Did") else ""
-    )
+    # Where none is near, it names all.
+    everything = f" Its options: {', '.join(known)}." if near.startswith("Did") else ""
+    return f"{what} {near}{everything}"
 
 
 def check_scalars(

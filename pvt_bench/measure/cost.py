@@ -22,7 +22,8 @@ PARTS = ("backbone", "neck", "head")
 LIGHT = frozenset(
     """
     _adaptive_avg_pool2d _log_softmax _safe_softmax _softmax _to_copy _unsafe_index _unsafe_view
-    _upsample_bilinear2d_aa amax amin any arange argmax avg_pool2d bernoulli_ cat clone
+    _upsample_bicubic2d_aa _upsample_bilinear2d_aa amax amin any arange argmax as_strided_
+    avg_pool2d bernoulli_ cat clone
     constant_pad_nd copy copy_ cumsum embedding empty empty_like fill_ flip full full_like gather
     im2col index index_put index_put_ index_select lift_fresh linalg_vector_norm masked_fill
     masked_fill_ max max_pool2d_with_indices mean min native_dropout new_empty new_full new_ones new_zeros
