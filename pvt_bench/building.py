@@ -11,6 +11,7 @@ from torch import nn
 
 from pvt_bench.backbones import create, freeze, load_network
 from pvt_bench.config import Mode
+from pvt_bench.datasets.faults import quick_check
 from pvt_bench.errors import InputError, nearest
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -83,6 +84,8 @@ def open_data(config: DictConfig) -> dict[str, Any]:
     """The views that the task asks for: "val", and "train" where the run trains."""
     dataset = _build(config.dataset)
     splits = ("train", "val") if config.mode == Mode.train else ("val",)
+    for split in splits:
+        quick_check(dataset, config.task.view, split)
     options = dict(config.task.get("view_options") or {})
     return {split: getattr(dataset, config.task.view)(split, **options) for split in splits}
 

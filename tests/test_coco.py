@@ -23,8 +23,10 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageFile
 from pycocotools.coco import COCO
 
+from pvt_bench.datasets import annotations
 from pvt_bench.datasets.coco import Coco
 from pvt_bench.datasets.images import read_image, resized_size
+from pvt_bench.datasets.outlines import Outlines
 from pvt_bench.errors import InputError
 
 # pycocotools is older than the second version of NumPy.
@@ -55,8 +57,11 @@ def _row(dataset, image_id):
 
 def test_configuration_fits_the_class(root):
     config = OmegaConf.load(Path(__file__).parents[1] / "conf/dataset/coco.yaml")
-    assert config.pop("_target_") == "pvt_bench.datasets.coco.Coco"
-    dataset = Coco(**{**config, "root": str(root)}).detection("val")
+    config.results_dir = str(root.parent)
+    options = OmegaConf.to_container(config, resolve=True)
+    assert options.pop("_target_") == "pvt_bench.datasets.coco.Coco"
+    assert options["index"] == f"{options.pop('results_dir')}/datasets/index"
+    dataset = Coco(**options | {"root": str(root)}).detection("val")
     image, target = dataset[0]
     assert image.shape == (3, 800, 1000)
     assert target["size"].tolist() == [80, 100]
@@ -101,7 +106,7 @@ def test_targets_are_those_of_the_file(root):
         for box, row in zip(target["boxes"].tolist(), rows, strict=True):
             x, y, w, h = row["bbox"]
             assert box == pytest.approx([x, y, min(x + w, width), min(y + h, height)])
-    assert dataset.categories == [f"kind{i}" for i in CATEGORY_IDS]
+    assert dataset.class_names == [f"kind{i}" for i in CATEGORY_IDS]
     assert dataset.category_ids == list(CATEGORY_IDS)
     assert dataset.num_classes == 3
     assert {target["labels"].dtype, target["image_id"].dtype, target["size"].dtype} == {torch.int64}
@@ -142,6 +147,73 @@ def test_boxes_and_masks_follow_the_resized_and_flipped_image(root, flip):
 def test_evaluation_is_never_flipped(root):
     plain, flipping = (_coco(root, flip=flip).detection("val") for flip in (0.0, 1.0))
     assert torch.equal(plain[0][0], flipping[0][0])
+
+
+def test_training_draws_one_of_several_sides_and_the_test_takes_the_last(root):
+    coco = _coco(root, [64, 96, 128], 1000)
+    torch.manual_seed(0)
+    train, val = coco.detection("train"), coco.detection("val")
+    drawn = {min(train[0][0].shape[-2:]) for _ in range(40)}
+    assert drawn == {64, 96, 128}
+    assert {min(image.shape[-2:]) for image, _ in val} == {128}
+
+
+def _same(first, second):
+    for (image, target), (other, others) in zip(first, second, strict=True):
+        assert torch.equal(image, other)
+        assert target.keys() == others.keys()
+        assert all(torch.equal(target[key], others[key]) for key in target)
+    for name in ("class_names", "category_ids", "dropped", "fingerprint"):
+        assert getattr(first, name) == getattr(second, name)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_what_was_kept_is_what_the_file_says(root, tmp_path, monkeypatch, split):
+    def view(index):
+        return Coco("coco", str(root), None, None, 0.0, index).detection(split, masks=True)
+
+    plain, index = view(None), str(tmp_path / "index")
+    _same(plain, view(index))
+    monkeypatch.setattr(annotations, "_parse", pytest.fail)
+    _same(plain, view(index))
+    monkeypatch.undo()
+    _edit(
+        root,
+        lambda document: document["annotations"].pop(1),
+        f"annotations/instances_{split}2017.json",
+    )
+    changed = view(index)
+    assert changed.fingerprint != plain.fingerprint
+    assert len(changed.annotations.ids) == len(plain.annotations.ids) - 1
+    assert changed[0][1]["masks"].shape[0] == 2
+
+
+def test_segmentations_are_kept_as_they_are():
+    values = [
+        [[1.1, 2.2, 3.3, 4.4, 510.66, 0.1]],
+        [[1, 2, 3, 4, 5, 6], [7.5, 8, 9, 10, 11, 12.25]],
+        {"size": [3, 4], "counts": [5, 7]},
+        {"size": [3, 4], "counts": "abc"},
+        None,
+        [],
+        [[]],
+        [["a"]],
+        [1, 2],
+        "text",
+    ]
+    packed = Outlines.pack(values)
+    assert len(packed) == len(values)
+    assert [packed[row] for row in range(len(values))] == values
+
+
+def test_a_damaged_image_may_be_skipped_in_training(root):
+    for split in ("train", "val"):
+        (root / f"{split}2017" / "000000000002.jpg").write_bytes(b"")
+    coco = Coco("coco", str(root), None, None, 0.0, on_damaged="skip")
+    train, val = coco.detection("train"), coco.detection("val")
+    assert train[1][1]["image_id"] == 3
+    assert train.damaged.nonzero().flatten().tolist() == [1]
+    _raised(lambda: val[1], "000000000002.jpg", "cannot be read")
 
 
 def test_flip_is_drawn_from_its_probability(root):

@@ -1,7 +1,7 @@
 import json
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from subprocess import run
 
 import numpy as np
@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pvt_bench.datasets import digits
+from pvt_bench.config import config_dir
+from pvt_bench.datasets import digit_scenes, digits
 from pvt_bench.datasets.digits import Digits, compose_scenes, write_digits
 from pvt_bench.errors import InputError
 from pvt_bench.measure.average_precision import average_precision
@@ -28,20 +29,16 @@ def root(tmp_path_factory):
 
 
 def _digits(root):
-    return Digits("digits", str(root), None, None, 0.0)
+    config = OmegaConf.load(config_dir() / "dataset" / "digits.yaml")
+    config.results_dir = "somewhere"
+    options = OmegaConf.to_container(config, resolve=True)
+    assert options.pop("_target_") == "pvt_bench.datasets.digits.Digits"
+    assert options["root"] == f"{options.pop('results_dir')}/datasets/digits-v{digits.VERSION}"
+    return Digits(**options | {"root": str(root)})
 
 
 def _document(root, split="train"):
     return json.loads((root / f"annotations/instances_{split}2017.json").read_text())
-
-
-def test_configuration_fits_the_class_and_its_version(root):
-    config = OmegaConf.load(Path(__file__).parents[1] / "conf/dataset/digits.yaml")
-    config.results_dir = "somewhere"
-    assert config.root == f"somewhere/datasets/digits-v{digits.VERSION}"
-    options = {key: config[key] for key in config if key not in ("_target_", "results_dir")}
-    assert config._target_ == "pvt_bench.datasets.digits.Digits"
-    assert len(Digits(**{**options, "root": str(root)}).detection("val")) == 200
 
 
 def test_both_splits_are_read_as_coco(root):
@@ -49,7 +46,7 @@ def test_both_splits_are_read_as_coco(root):
     train, val = dataset.detection("train", masks=True), dataset.detection("val", masks=True)
     assert len(train) + train.dropped["images without boxes"] == 1000
     assert len(val) == 200
-    assert train.categories == list(digits.NAMES)
+    assert train.class_names == list(digits.NAMES)
     image, target = train[0]
     assert image.shape == (3, 96, 96)
     assert target["masks"].shape == (len(target["boxes"]), 96, 96)
@@ -112,7 +109,7 @@ def test_digits_are_still_digits(root):
     """A classifier of the 8 x 8 images reads the drawn ones, shrunk back within their boxes."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    images, labels = digits._load_digits("train")
+    images, labels = digit_scenes._load_digits("train")
 
     def shrink(mask):
         y, x = np.nonzero(mask)
@@ -130,7 +127,9 @@ def test_digits_are_still_digits(root):
 
 
 def test_no_digit_is_in_both_splits():
-    train, val = ({image.tobytes() for image in digits._load_digits(s)[0]} for s in digits.SPLITS)
+    train, val = (
+        {image.tobytes() for image in digit_scenes._load_digits(s)[0]} for s in digit_scenes.SCENES
+    )
     assert len(train) + len(val) == 1797
     assert not train & val
 
@@ -140,13 +139,14 @@ def test_the_same_bytes_every_time_and_in_every_process(root, tmp_path):
     code += "write_digits(Path(sys.argv[1]))"
     run([sys.executable, "-c", code, str(tmp_path / "again")], check=True)
     files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    assert len(files) == 1202
+    # Scenes and their JSON; scenes, masks and names; crops and names.
+    assert len(files) == 1200 + 2 + 2400 + 1 + 2337 + 468 + 1
     assert all((root / f).read_bytes() == (tmp_path / "again" / f).read_bytes() for f in files)
 
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(digits, "SCENES", {"train": 5, "val": 3})
+    monkeypatch.setattr(digit_scenes, "SCENES", {"train": 5, "val": 3})
 
 
 @pytest.mark.usefixtures("small")
@@ -178,13 +178,78 @@ def test_a_tree_of_the_user_is_read_as_it_is(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match="no COCO tree"):
-        _digits(tmp_path / "other")
+        _digits(tmp_path / "other").detection("val")
+    with pytest.raises(InputError, match=r"ImageNet tree(.|\n)*delete the folder"):
+        _digits(tmp_path / "other").classification("val")
+    with pytest.raises(InputError, match="no ADE20K tree"):
+        _digits(tmp_path / "other").segmentation("val")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written to .*file/digits"):
         write_digits(tmp_path / "file" / "digits")
+
+
+def test_every_digit_that_stands_alone_is_cut_out(root):
+    dataset = _digits(root)
+    for split, least in (("train", 1800), ("val", 450)):
+        view = dataset.classification(split)
+        assert len(view) >= least
+        assert view.class_names == list(digits.NAMES)
+        rows = [row for row in _document(root, split)["annotations"] if not row["iscrowd"]]
+        expected = Counter(row["category_id"] - 1 for row in rows)
+        assert Counter(view.files.labels.tolist()) == expected
+    image, target = view[0]
+    assert image.shape == (3, 64, 64)
+    assert target["size"].tolist() == [64, 64]
+
+
+def test_crops_show_their_digit(root):
+    """In the middle of a crop is the digit that its folder says, in the colours of its scene."""
+    document = _document(root, "val")
+    for row in document["annotations"][::20]:
+        if row["iscrowd"]:
+            continue
+        place = [r["id"] for r in document["annotations"] if r["image_id"] == row["image_id"]]
+        name = f"scene_{row['image_id']:08d}_{place.index(row['id'])}.JPEG"
+        (path,) = (root / "imagenet" / "val").glob(f"*/{name}")
+        assert path.parent.name == digits.WNIDS[row["category_id"] - 1]
+        x, y, width, height = row["bbox"]
+        with Image.open(root / f"val2017/{row['image_id']:012d}.jpg") as scene:
+            drawn = np.asarray(scene.crop((x, y, x + width, y + height)), float).mean((0, 1))
+        with Image.open(path) as crop:
+            cut = np.asarray(crop, float)
+        assert cut.shape == (64, 64, 3)
+        share = 1 - 1 / digits.CROP_MARGIN
+        edge = round(64 * share / 2)
+        middle = cut[edge:-edge, edge:-edge]
+        middle = middle.mean((0, 1)) if abs(width - height) <= 3 else None
+        assert middle is None or np.abs(middle - drawn).max() < 25
+
+
+def test_segments_are_the_masks(root):
+    """ADE20K's values 1 for the canvas and 2 to 11 for the digits; crowd regions are ignored."""
+    dataset = _digits(root)
+    view, boxes = dataset.segmentation("train"), dataset.detection("train", masks=True)
+    assert view.class_names == ["canvas", *digits.NAMES]
+    crowds = {r["image_id"] for r in _document(root)["annotations"] if r["iscrowd"]}
+    place = {int(image_id): index for index, image_id in enumerate(boxes.image_ids)}
+    for image_id in [*range(1, 40), *sorted(crowds)]:
+        image, target = view[image_id - 1]
+        segments = target["segments"]
+        assert target["image_id"] == image_id
+        assert (segments == 255).any() == (image_id in crowds)
+        expected = torch.zeros(96, 96, dtype=torch.uint8)
+        if image_id in place:
+            scene, truth = boxes[place[image_id]]
+            assert torch.equal(scene, image)
+            for label, mask in zip(truth["labels"], truth["masks"], strict=True):
+                expected[mask] = 1 + label.to(torch.uint8)
+        counted = segments != 255
+        assert torch.equal(segments[counted], expected[counted])
+    scores = [dataset.segmentation("val")[i][1]["segments"].unique().tolist() for i in range(200)]
+    assert set().union(*scores) <= {*range(11), 255}
 
 
 def test_its_ground_truth_scores_one_against_itself(root):

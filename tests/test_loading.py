@@ -10,6 +10,7 @@ from coco_tree import write_coco_tree
 from pvt_bench.datasets.coco import Coco
 from pvt_bench.datasets.loading import (
     Seeded,
+    Share,
     TrainingBatches,
     collate,
     eval_loader,
@@ -52,9 +53,9 @@ def test_an_epoch_is_a_permutation_of_its_own():
     batches = list(TrainingBatches(1000, 100, seed=1, first=0, stop=20))
     epochs = [[key for batch in batches[start : start + 10] for key in batch] for start in (0, 10)]
     for number, keys in enumerate(epochs):
-        assert {epoch for epoch, _ in keys} == {number}
-        assert sorted(index for _, index in keys) == list(range(1000))
-    orders = [[index for _, index in keys] for keys in epochs]
+        assert {epoch for epoch, *_ in keys} == {number}
+        assert sorted(index for _, index, _ in keys) == list(range(1000))
+    orders = [[index for _, index, _ in keys] for keys in epochs]
     assert orders[0] != orders[1]
     assert list(TrainingBatches(1000, 100, seed=1, first=0, stop=20)) == batches
     assert list(TrainingBatches(1000, 100, seed=2, first=0, stop=20)) != batches
@@ -70,10 +71,15 @@ def test_a_resume_gets_the_batches_that_were_left(first):
 
 def test_a_sample_depends_on_seed_epoch_and_index_only():
     seeded = Seeded(Draws(), seed=7)
-    first = seeded[2, 5][0]
+    first = seeded[2, 5, 0][0]
     torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
-    assert torch.equal(seeded[2, 5][0], first)
-    for other in (seeded[2, 6], seeded[3, 5], seeded[5, 2], Seeded(Draws(), seed=8)[2, 5]):
+    assert torch.equal(seeded[2, 5, 0][0], first)
+    for other in (
+        seeded[2, 6, 0],
+        seeded[3, 5, 0],
+        seeded[5, 2, 0],
+        Seeded(Draws(), seed=8)[2, 5, 0],
+    ):
         assert not torch.isclose(other[0], first).any()
 
 
@@ -146,3 +152,37 @@ def test_collate_keeps_lists():
     images, targets = collate([(torch.zeros(3, 4, 5), {"a": torch.ones(1)})] * 2)
     assert [image.shape for image in images] == [(3, 4, 5)] * 2
     assert targets == [{"a": torch.ones(1)}] * 2
+
+
+def test_repeated_augmentation_repeats_images_and_keeps_the_length():
+    batches = list(TrainingBatches(12, 6, seed=0, first=0, stop=2, repeats=3))
+    keys = [key for batch in batches for key in batch]
+    images = [index for _, index, _ in keys]
+    assert [copy for *_, copy in keys] == [0, 1, 2] * 4
+    assert images[::3] == images[1::3] == images[2::3]
+    assert len(set(images)) == 4
+
+
+def test_copies_of_an_image_are_augmented_by_themselves():
+    dataset = Seeded(Draws(), seed=0)
+    first, second = dataset[0, 4, 0][0], dataset[0, 4, 1][0]
+    assert not torch.equal(first, second)
+    assert torch.equal(first, dataset[0, 4, 0][0])
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_each_batch_and_each_evaluation(processes):
+    whole = list(TrainingBatches(24, 6, seed=0, first=1, stop=5))
+    parts = [
+        list(TrainingBatches(24, 6, 0, 1, 5, share=Share(rank, processes)))
+        for rank in range(processes)
+    ]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert sorted(batch) == sorted(key for share in shares for key in share)
+        assert len({len(share) for share in shares}) == 1
+    seen = [
+        index
+        for rank in range(processes)
+        for index, _ in _samples(eval_loader(Draws(), 2, 0, Share(rank, processes)))
+    ]
+    assert sorted(seen) == list(range(10))

@@ -4,16 +4,21 @@ Forked loader workers share flat arrays; lists of dicts they would copy page by 
 https://cocodataset.org/#format-data
 """
 
+import gc
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pvt_bench.datasets.index import Index, load_index
+from pvt_bench.datasets.outlines import Outlines
 from pvt_bench.errors import InputError
 
 # Pixels. Thinner boxes can lose their extent when float32 coordinates are resized.
@@ -27,7 +32,7 @@ class Annotations:
     Objects of image i are rows `offsets[i]` to `offsets[i + 1]`. `boxes` (N, 4) are float32 XYXY
     in pixels of the file's image, clipped to it; `labels` (N,) count from 0 in the order of the
     `category_ids` (K,); `sizes` (I, 2) are (height, width). `dropped` counts by reason what was
-    left out. `segmentations` are the file's own, as JSON, or None where they were not asked for.
+    left out. `segmentations` are the file's own.
     """
 
     categories: list[str]
@@ -40,36 +45,25 @@ class Annotations:
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     iscrowd: NDArray[np.bool_]
-    segmentations: "PackedJson | None"
+    segmentations: Outlines
     dropped: dict[str, int]
     fingerprint: str
-
-
-class PackedJson:
-    """A read-only list of JSON values in one array of bytes."""
-
-    def __init__(self, values: Iterable[Any]) -> None:
-        texts = [json.dumps(value).encode() for value in values]
-        self._ends = np.cumsum([0, *map(len, texts)])
-        self._bytes = np.frombuffer(b"".join(texts), np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> Any:
-        return json.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], str]:
     """The content of a COCO file and the SHA-256 of its bytes as hexadecimal digits."""
     try:
         content = path.read_bytes()
-        document = json.loads(content)
+        size, digest = len(content), hashlib.sha256(content).hexdigest()
+        text = content.decode("utf-8-sig")
+        del content  # of COCO's training half a gigabyte, as the text
+        with _collecting_no_garbage():
+            document = json.loads(text)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} ({len(content)} bytes) is not whole JSON: {error}. "
+            f"{path} ({size} bytes) is not whole JSON: {error}. "
             "It may have been cut short: copy or unpack it again."
         ) from error
     for part in ("images", "annotations", "categories"):
@@ -79,11 +73,23 @@ def read_json(path: Path) -> tuple[dict[str, Any], str]:
                 "with the lists 'images', 'annotations' and 'categories', as in "
                 "instances_val2017.json."
             )
-    return document, hashlib.sha256(content).hexdigest()
+    return document, digest
 
 
-def read_annotations(path: Path, training: bool, masks: bool = False) -> Annotations:
-    """Read and check an annotation file.
+@contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    """There is none while JSON is read, and looking for it takes 40 % of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def read_annotations(path: Path, training: bool, index: Path | None = None) -> Annotations:
+    """Read and check an annotation file, or take what a folder, `index`, has kept of it.
 
     Boxes that are not finite or without width or height are dropped; for training also crowd
     regions, and then images without a box, as in Detectron2 and MMDetection.
@@ -91,6 +97,25 @@ def read_annotations(path: Path, training: bool, masks: bool = False) -> Annotat
     Raises:
         InputError: the file is no COCO file, or an id is duplicate, unknown or below 1.
     """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    arrays, facts = load_index(
+        index,
+        path,
+        {"size": stat.st_size, "time": stat.st_mtime_ns},
+        partial(_parse, path, training),
+        variant="training" if training else "evaluation",
+    )
+    held = {**facts, **arrays}
+    outlines = Outlines(**{field.name: held.pop(field.name) for field in fields(Outlines)})
+    held["file_names"] = np.char.decode(held["file_names"], "utf-8")
+    return Annotations(**held, segmentations=outlines)
+
+
+def _parse(path: Path, training: bool) -> Index:
+    """The content of an annotation file, as `Annotations` and `Outlines` name it."""
     document, fingerprint = read_json(path)
     kinds = _Table(path, "categories", document)
     images = _Table(path, "images", document)
@@ -115,25 +140,26 @@ def read_annotations(path: Path, training: bool, masks: bool = False) -> Annotat
     order = order[np.argsort(image_index[order], kind="stable")]
     counts = np.bincount(image_index[order], minlength=len(image_ids))
     used = (counts > 0) | (not training)
-    outlines = (objects.rows[row].get("segmentation") for row in order)
-    return Annotations(
-        categories=kinds.column("name", np.str_)[np.argsort(kinds.ids())].tolist(),
-        category_ids=category_ids,
-        image_ids=image_ids[used],
-        sizes=sizes[used],
-        file_names=images.column("file_name", np.str_)[used],
-        offsets=np.concatenate([[0], np.cumsum(counts[used])]),
-        ids=ids[order],
-        boxes=boxes[order].astype(np.float32),
-        labels=labels[order],
-        iscrowd=iscrowd[order],
-        segmentations=PackedJson(outlines) if masks else None,
-        dropped={
-            **{reason: int(rows.sum()) for reason, rows in unusable.items()},
-            "images without boxes": int((~used).sum()),
-        },
-        fingerprint=fingerprint,
-    )
+    outlines = Outlines.pack(objects.rows[row].get("segmentation") for row in order)
+    arrays = {
+        "category_ids": category_ids,
+        "image_ids": image_ids[used],
+        "sizes": sizes[used],
+        "file_names": np.char.encode(images.column("file_name", np.str_)[used], "utf-8"),
+        "offsets": np.concatenate([[0], np.cumsum(counts[used])]),
+        "ids": ids[order],
+        "boxes": boxes[order].astype(np.float32),
+        "labels": labels[order],
+        "iscrowd": iscrowd[order],
+        **{field.name: getattr(outlines, field.name) for field in fields(Outlines)},
+    }
+    dropped = {
+        **{reason: int(rows.sum()) for reason, rows in unusable.items()},
+        "images without boxes": int((~used).sum()),
+    }
+    categories = kinds.column("name", np.str_)[np.argsort(kinds.ids())].tolist()
+    facts = {"categories": categories, "dropped": dropped, "fingerprint": fingerprint}
+    return Index(arrays, facts)
 
 
 def clip_boxes(

@@ -1,6 +1,6 @@
 """COCO 2017 (Lin et al. 2014, arXiv:1405.0312), or any data in its format, for detection."""
 
-import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from faster_coco_eval.core import mask as mask_api
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from pvt_bench.datasets.annotations import read_annotations, read_json
 from pvt_bench.datasets.images import read_image, resize_image, resize_masks, resized_size
-from pvt_bench.datasets.views import Views
-from pvt_bench.errors import InputError, nearest
+from pvt_bench.datasets.trees import check_tree, find_root
+from pvt_bench.datasets.views import View, Views, find_split
+from pvt_bench.errors import InputError
 
 SPLITS = {"train": "train2017", "val": "val2017"}
 TREE = """
@@ -25,53 +25,62 @@ TREE = """
 
 
 class Coco(Views):
-    """A folder in COCO's layout.
+    """A folder in COCO's layout; `root` None is $PVT_BENCH_DATA/coco.
 
-    `root` None is $PVT_BENCH_DATA/coco. Images are resized so that the shorter side has
-    `shorter_side` pixels and the longer at most `longer_side` (None: as they are), and flipped
-    with probability `flip` in training.
+    Images are resized so that the shorter side has `shorter_side` pixels (None: as they are; of
+    several numbers training draws one, and the last is for the test) and the longer at most
+    `longer_side`, and flipped with probability `flip` in training. index: a folder that keeps
+    what was read of the annotation files, or None. on_damaged: see `View`.
     """
 
     def __init__(
         self,
         name: str,
         root: str | None,
-        shorter_side: int | None,
+        shorter_side: int | Sequence[int] | None,
         longer_side: int | None,
         flip: float,
+        index: str | None = None,
+        on_damaged: str = "error",
     ) -> None:
         self.name = name
-        self.root = _find_root(root)
+        self.root = find_root(name, root)
         self.shorter_side = shorter_side
         self.longer_side = longer_side
         self.flip = flip
-        _check_tree(self.root)
+        self.index = Path(index).expanduser() if index else None
+        self.on_damaged = on_damaged
+        check_tree(name, "COCO", self.root, TREE.split(), TREE)
 
     def detection(self, split: str, masks: bool = False) -> "CocoDetection":
         """The images of "train" or "val" with boxes and labels, and with masks if asked for."""
-        if split not in SPLITS:
-            raise InputError(f"There is no split {split!r}. {nearest(split, SPLITS)}")
+        folder = find_split(split, SPLITS)
+        training = split == "train"
+        sides = (
+            self.shorter_side if isinstance(self.shorter_side, Sequence) else [self.shorter_side]
+        )
         return CocoDetection(
-            self.root / "annotations" / f"instances_{SPLITS[split]}.json",
-            self.root / SPLITS[split],
-            shorter_side=self.shorter_side,
+            self.root / "annotations" / f"instances_{folder}.json",
+            self.root / folder,
+            shorter_sides=sides if training else sides[-1:],
             longer_side=self.longer_side,
-            flip=self.flip if split == "train" else 0.0,
-            training=split == "train",
+            flip=self.flip if training else 0.0,
+            training=training,
             masks=masks,
+            index=self.index,
+            on_damaged=self.on_damaged,
         )
 
 
-class CocoDetection(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Pairs of an image and its target.
+class CocoDetection(View):
+    """Images with the objects of an annotation file.
 
-    The image is float32 (3, H, W) in [0, 1]. The target has `boxes` (n, 4) float32 XYXY in pixels
-    of that image, `labels` (n,) int64 from 0, `iscrowd` (n,) bool, `masks` (n, H, W) bool if
-    asked for, `image_id` () int64 and `size` (2,) int64, the (height, width) of the image in its
-    file, in whose pixels detections are scored.
+    The target has `boxes` (n, 4) float32 XYXY in pixels of the image, `labels` (n,) int64 from 0,
+    `iscrowd` (n,) bool, and `masks` (n, H, W) bool if asked for; in the pixels of its `size`
+    detections are scored. `category_ids` are the file's, in the order of the labels.
 
-    `training` leaves out crowd regions and then images without a box; `dropped` counts by reason
-    what was left out. `fingerprint` is the SHA-256 of the annotation file.
+    `training` leaves out crowd regions and then images without a box. `fingerprint` is the
+    SHA-256 of the annotation file.
     """
 
     def __init__(
@@ -79,22 +88,25 @@ class CocoDetection(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         annotation_file: Path,
         image_folder: Path,
         *,
-        shorter_side: int | None,
+        shorter_sides: Sequence[int | None],
         longer_side: int | None,
         flip: float,
         training: bool,
         masks: bool,
+        index: Path | None,
+        on_damaged: str,
     ) -> None:
         self.annotation_file = annotation_file
         self.image_folder = image_folder
-        self.shorter_side = shorter_side
+        self.shorter_sides = shorter_sides
         self.longer_side = longer_side
         self.flip = flip
-        self.annotations = read_annotations(annotation_file, training, masks)
-        self.categories = self.annotations.categories
-        self.category_ids = self.annotations.category_ids.tolist()
-        self.num_classes = len(self.categories)
+        self.masks = masks
+        self.annotations = read_annotations(annotation_file, training, index)
         self.image_ids = self.annotations.image_ids
+        super().__init__(len(self.image_ids), on_damaged, training)
+        self.class_names = self.categories = self.annotations.categories
+        self.category_ids = self.annotations.category_ids.tolist()
         self.dropped = self.annotations.dropped
         self.fingerprint = self.annotations.fingerprint
         _check_images(image_folder, self.annotations.file_names)
@@ -106,17 +118,21 @@ class CocoDetection(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         """The annotation file as it is, for the evaluator."""
         return read_json(self.annotation_file)[0]
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """One image, resized and perhaps flipped, and its objects."""
         height, width = self.annotations.sizes[index].tolist()
-        size = resized_size(height, width, self.shorter_side, self.longer_side)
-        image = resize_image(self._read_image(index), size)
+        original = self._read_image(index)
+        size = resized_size(height, width, self._draw_shorter_side(), self.longer_side)
+        image = resize_image(original, size)
         target = self._target(index, size)
         if self.flip and torch.rand(()) < self.flip:
             image, target = flip_horizontally(image, target)
         return image, target
+
+    def _draw_shorter_side(self) -> int | None:
+        if len(self.shorter_sides) == 1:
+            return self.shorter_sides[0]
+        return self.shorter_sides[int(torch.randint(len(self.shorter_sides), ()))]
 
     def _read_image(self, index: int) -> Tensor:
         path = self.image_folder / str(self.annotations.file_names[index])
@@ -141,7 +157,7 @@ class CocoDetection(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             "image_id": torch.tensor(int(held.image_ids[index])),
             "size": original,
         }
-        if held.segmentations is not None:
+        if self.masks:
             height, width = original.tolist()
             masks = [self._mask(row, height, width) for row in range(rows.start, rows.stop)]
             stacked = torch.stack(masks) if masks else torch.zeros((0, height, width)).bool()
@@ -150,7 +166,6 @@ class CocoDetection(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def _mask(self, row: int, height: int, width: int) -> Tensor:
         """The mask (H, W) of one object from its polygons or run lengths."""
-        assert self.annotations.segmentations is not None
         outline = self.annotations.segmentations[row]
         try:
             mask = mask_api.decode(mask_api.segmToRle(outline, width, height))
@@ -178,30 +193,6 @@ def flip_horizontally(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor,
     if "masks" in target:
         flipped["masks"] = target["masks"].flip(-1)
     return image.flip(-1), flipped
-
-
-def _find_root(root: str | None) -> Path:
-    if root is not None:
-        return Path(root).expanduser()
-    data = os.environ.get("PVT_BENCH_DATA")
-    if not data:
-        raise InputError(
-            "dataset=coco does not know where COCO lies: dataset.root is null and PVT_BENCH_DATA "
-            "is not set. Type dataset=coco dataset.root=/path, or set PVT_BENCH_DATA to the folder "
-            "that holds coco/, or take the built-in dataset=digits."
-        )
-    return Path(data).expanduser() / "coco"
-
-
-def _check_tree(root: Path) -> None:
-    missing = [path for path in TREE.split() if not (root / path).exists()]
-    if missing:
-        raise InputError(
-            f"There is no COCO tree at {root.absolute()}: {', '.join(missing)} missing. "
-            f"Expected there:{TREE}\n"
-            "Type dataset=coco dataset.root=/path, or set PVT_BENCH_DATA=/path where /path/coco "
-            "is that tree, or take the built-in dataset=digits."
-        )
 
 
 def _check_images(folder: Path, names: np.ndarray) -> None:

@@ -1,78 +1,68 @@
-"""The built-in data: scenes of real handwritten digits, written to disk exactly as COCO is.
-
-The digits are the 1,797 images of 8 x 8 pixels that scikit-learn ships, the test part of the UCI
-"Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998, doi:10.24432/C50P49).
-"""
+"""The built-in data: scenes of real handwritten digits, written to disk as the real sets are."""
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from faster_coco_eval.core import mask as mask_api
-from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from pvt_bench.datasets.coco import SPLITS, Coco
+from pvt_bench.datasets import ade20k, coco, imagenet, imagenet_files
+from pvt_bench.datasets.digit_scenes import SIDE, Region, Scene, compose_scenes
+from pvt_bench.datasets.digit_scenes import VERSION as SCENES_VERSION
+from pvt_bench.datasets.views import Views
 from pvt_bench.errors import InputError
 
-# Raise it, here and in conf/dataset/digits.yaml, with every change to what is drawn.
-VERSION = 1
-SCENES = {"train": 1000, "val": 200}
-TRAIN_DIGITS = 1437  # of 1,797; no digit image is in both splits
-SIDE = 96  # pixels of a scene
-DIGIT_SIDES = (24, 56)  # pixels of the longer side of a digit's ink
-CROWD_SIZE = (44, 32)  # pixels, width and height of a clump at most
-CROWD_DIGIT_SIDES = (10, 14)
-EMPTY_SHARE, CROWD_SHARE = 0.02, 0.03
+# Raise it, here and in conf/dataset/digits.yaml, with every change to what is written.
+VERSION = 2
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WNIDS = tuple(f"n{digit:08d}" for digit in range(10))
+CANVAS = 1  # its value in ADE20K's masks; the digits follow, and crowd regions are 0
+CROP_SIDE = 64  # pixels
+CROP_MARGIN = 1.3  # side of what is cut out, over the longer side of the digit's box
 
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+Options = dict[str, Any]
+Pixels = NDArray[np.uint8]
 
 
-class Digits(Coco):
-    """The digits at `root` in COCO's layout: written there if the folder is absent, else read."""
+class Digits(Views):
+    """The digits at `root`: written there if the folder is absent, else read.
+
+    `root` itself is a tree in COCO's layout; below it `imagenet/` has the digits cut out of the
+    same scenes, and `ade20k/` their masks. `classification`, `detection` and `segmentation` are
+    the options of the readers, `ImageNet`, `Coco` and `ADE20K`.
+    """
 
     def __init__(
         self,
         name: str,
         root: str,
-        shorter_side: int | None,
-        longer_side: int | None,
-        flip: float,
+        classification: Options,
+        detection: Options,
+        segmentation: Options,
     ) -> None:
-        write_digits(Path(root).expanduser())
-        super().__init__(name, root, shorter_side, longer_side, flip)
+        self.name = name
+        self.root = Path(root).expanduser()
+        self.options = (classification, detection, segmentation)
+        write_digits(self.root)
 
+    def classification(self, split: str) -> imagenet.ImageNetClassification:
+        """Single digits, with a little of what is around them."""
+        tree = imagenet.ImageNet(self.name, str(self.root / "imagenet"), **self.options[0])
+        return tree.classification(split)
 
-@dataclass
-class Region:
-    """A digit of a scene, or a clump of equal digits too small to be told apart."""
+    def detection(self, split: str, masks: bool = False) -> coco.CocoDetection:
+        """Scenes with the boxes, labels and masks of their digits."""
+        return coco.Coco(self.name, str(self.root), **self.options[1]).detection(split, masks)
 
-    digit: int
-    mask: Mask  # (SIDE, SIDE)
-    is_crowd: bool = False
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """The tight box around the mask as (x, y, width, height) in pixels."""
-        (rows,), (columns,) = (np.nonzero(self.mask.any(axis=axis)) for axis in (1, 0))
-        left, top = int(columns[0]), int(rows[0])
-        return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
-
-
-@dataclass
-class Scene:
-    """A canvas (SIDE, SIDE, 3), red, green and blue in [0, 1], and what is drawn on it."""
-
-    canvas: Array
-    regions: list[Region] = field(default_factory=list)
+    def segmentation(self, split: str) -> ade20k.ADE20KSegmentation:
+        """Scenes with a label for each pixel: the canvas, then the ten digits."""
+        tree = ade20k.ADE20K(self.name, str(self.root / "ade20k"), **self.options[2])
+        return tree.segmentation(split)
 
 
 def write_digits(root: Path) -> None:
@@ -84,8 +74,9 @@ def write_digits(root: Path) -> None:
         return
     unfinished = root.with_name(f".{root.name}-{uuid4().hex}")
     try:
-        for split in SPLITS:
+        for split in coco.SPLITS:
             _write_split(unfinished, split)
+        _write_names(unfinished)
         unfinished.rename(root)
     except OSError as error:
         # Another process may have been first, and then wrote the same.
@@ -98,143 +89,59 @@ def write_digits(root: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def compose_scenes(split: str) -> Iterator[Scene]:
-    """The scenes of "train" or "val", each from its own seed."""
-    images, labels = _load_digits(split)
-    for index in range(SCENES[split]):
-        yield _compose_scene(Generator(PCG64([VERSION, *split.encode(), index])), images, labels)
-
-
-def _load_digits(split: str) -> tuple[Array, NDArray[np.int64]]:
-    """The split's digits as ink (n, 8, 8) in [0, 1] and their labels (n,)."""
-    # Importing scikit-learn takes a second, and is needed only where the scenes are written.
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    order = Generator(PCG64(VERSION)).permutation(len(labels))
-    chosen = order[:TRAIN_DIGITS] if split == "train" else order[TRAIN_DIGITS:]
-    return images[chosen].reshape(-1, 8, 8) / 16, labels[chosen]
-
-
-def _compose_scene(rng: Generator, images: Array, labels: NDArray[np.int64]) -> Scene:
-    brightness = rng.uniform(0.1, 0.5)
-    scene = Scene(_draw_canvas(rng, brightness))
-    if rng.random() < EMPTY_SHARE:
-        return scene
-    if rng.random() < CROWD_SHARE:
-        _add_clump(rng, scene, brightness, images, labels)
-    for _ in range(rng.integers(1, 5)):
-        # A place may be hard to find in a full scene: a few tries, with another size each.
-        for _ in range(20):
-            pick = rng.integers(len(labels))
-            ink = _enlarge(images[pick], int(rng.integers(*DIGIT_SIDES, endpoint=True)))
-            alpha = _place(rng, ink, (0, 0, SIDE, SIDE))
-            if _is_free(scene, alpha):
-                _draw(rng, scene, brightness, Region(int(labels[pick]), alpha >= 0.5), alpha)
-                break
-    return scene
-
-
-def _add_clump(
-    rng: Generator, scene: Scene, brightness: float, images: Array, labels: NDArray[np.int64]
-) -> None:
-    digit = int(rng.integers(10))
-    width, height = CROWD_SIZE
-    left, top = int(rng.integers(SIDE - width)), int(rng.integers(SIDE - height))
-    alpha = np.zeros((SIDE, SIDE))
-    for pick in rng.choice(np.flatnonzero(labels == digit), 7, replace=False):
-        ink = _enlarge(images[pick], int(rng.integers(*CROWD_DIGIT_SIDES, endpoint=True)))
-        alpha = np.maximum(alpha, _place(rng, ink, (left, top, width, height)))
-    _draw(rng, scene, brightness, Region(digit, alpha >= 0.5, is_crowd=True), alpha)
-
-
-def _draw_canvas(rng: Generator, brightness: float) -> Array:
-    """A tinted plane with a gradient, soft blotches and grain."""
-    y, x = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1) - 0.5
-    angle = rng.uniform(0, 2 * np.pi)
-    plane = rng.uniform(0, 0.25) * (np.cos(angle) * x + np.sin(angle) * y)
-    cells = int(rng.integers(3, 13))
-    blotches = _resize(rng.uniform(-1, 1, (cells, cells)), (SIDE, SIDE)) * rng.uniform(0, 0.1)
-    grain = rng.uniform(-1, 1, (SIDE, SIDE)) * rng.uniform(0, 0.08)
-    tint = rng.uniform(-0.1, 0.1, 3)
-    canvas: Array = np.clip(brightness + (plane + blotches + grain)[..., None] + tint, 0, 1)
-    return canvas
-
-
-def _enlarge(image: Array, side: int) -> Array:
-    """Ink (h, w) in [0, 1] of an 8 x 8 digit, the longer of h and w being `side` pixels."""
-    padded = np.pad(image, 1)
-    fine = _trim(_resize(padded, (80, 80)))
-    height, width = (max(1, round(extent * side / max(fine.shape))) for extent in fine.shape)
-    return _trim(_resize(fine, (height, width)))
-
-
-def _trim(values: Array) -> Array:
-    """Coverage (h, w) in [0, 1] of the strokes within smooth `values`, cut to where it is 0.5."""
-    coverage: Array = np.clip((values - 0.3) / 0.3, 0, 1)
-    inside = coverage >= 0.5
-    (rows,), (columns,) = (np.nonzero(inside.any(axis=axis)) for axis in (1, 0))
-    return coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
-def _resize(values: Array, size: tuple[int, int]) -> Array:
-    image = Image.fromarray(values.astype(np.float32))
-    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC), np.float64)
-
-
-def _place(rng: Generator, ink: Array, window: tuple[int, int, int, int]) -> Array:
-    """The ink somewhere within the (x, y, width, height) `window` of an empty (SIDE, SIDE)."""
-    x, y, width, height = window
-    left = x + int(rng.integers(0, width - ink.shape[1], endpoint=True))
-    top = y + int(rng.integers(0, height - ink.shape[0], endpoint=True))
-    alpha = np.zeros((SIDE, SIDE))
-    alpha[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
-    return alpha
-
-
-def _is_free(scene: Scene, alpha: Array) -> bool:
-    left, top, width, height = Region(0, alpha > 0).box
-    for region in scene.regions:
-        x, y, w, h = region.box
-        if left < x + w and x < left + width and top < y + h and y < top + height:
-            return False
-    return True
-
-
-def _draw(rng: Generator, scene: Scene, brightness: float, region: Region, alpha: Array) -> None:
-    """Draw strokes of one colour, clearly lighter than the canvas."""
-    level = brightness + rng.uniform(0.3, 0.5)
-    colour = np.clip(level + rng.uniform(-0.1, 0.1, 3), 0, 1)
-    opacity = alpha[..., None]
-    scene.canvas = scene.canvas * (1 - opacity) + colour * opacity
-    scene.regions.append(region)
-
-
 def _write_split(root: Path, split: str) -> None:
-    folder = root / SPLITS[split]
-    folder.mkdir(parents=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    writers = (_CocoWriter(root, split), _ImageNetWriter(root, split), _ADE20KWriter(root, split))
     for number, scene in enumerate(compose_scenes(split), start=1):
-        name = f"{number:012d}.jpg"
         pixels = np.round(scene.canvas * 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / name, quality=95, subsampling="4:4:4")
-        images.append({"id": number, "file_name": name, "height": SIDE, "width": SIDE})
+        for writer in writers:
+            writer.add(number, scene, pixels)
+    writers[0].finish()
+
+
+def _write_names(root: Path) -> None:
+    names = "".join(f"{wnid} {name}\n" for wnid, name in zip(WNIDS, NAMES, strict=True))
+    (root / "imagenet" / imagenet_files.NAMES[0]).write_text(names)
+    rows = ["Idx\tName", *(f"{i}\t{name}" for i, name in enumerate(("canvas", *NAMES), start=1))]
+    (root / "ade20k" / ade20k.NAMES).write_text("\n".join(rows) + "\n")
+
+
+def _save_jpeg(pixels: Pixels, path: Path) -> None:
+    Image.fromarray(pixels).save(path, format="JPEG", quality=95, subsampling="4:4:4")
+
+
+class _CocoWriter:
+    """Writes scenes, and their digits as annotations."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.folder = root / coco.SPLITS[split]
+        self.folder.mkdir(parents=True)
+        self.annotation_file = root / "annotations" / f"instances_{coco.SPLITS[split]}.json"
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, number: int, scene: Scene, pixels: Pixels) -> None:
+        name = f"{number:012d}.jpg"
+        _save_jpeg(pixels, self.folder / name)
+        self.images.append({"id": number, "file_name": name, "height": SIDE, "width": SIDE})
         for region in scene.regions:
-            annotations.append(_annotate(region, len(annotations) + 1, number))
-    document = {
-        "info": {"description": "Scenes of handwritten digits", "version": str(VERSION)},
-        "licenses": [{"id": 1, "name": "CC BY 4.0", "url": "https://doi.org/10.24432/C50P49"}],
-        "images": images,
-        "annotations": annotations,
-        "categories": [
-            {"id": digit + 1, "name": name, "supercategory": "digit"}
-            for digit, name in enumerate(NAMES)
-        ],
-    }
-    path = root / "annotations" / f"instances_{SPLITS[split]}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, sort_keys=True))
+            self.annotations.append(_annotate(region, len(self.annotations) + 1, number))
+
+    def finish(self) -> None:
+        document = {
+            "info": {
+                "description": "Scenes of handwritten digits",
+                "version": str(SCENES_VERSION),
+            },
+            "licenses": [{"id": 1, "name": "CC BY 4.0", "url": "https://doi.org/10.24432/C50P49"}],
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": [
+                {"id": digit + 1, "name": name, "supercategory": "digit"}
+                for digit, name in enumerate(NAMES)
+            ],
+        }
+        self.annotation_file.parent.mkdir(exist_ok=True)
+        self.annotation_file.write_text(json.dumps(document, sort_keys=True))
 
 
 def _annotate(region: Region, annotation_id: int, image_id: int) -> dict[str, Any]:
@@ -248,3 +155,49 @@ def _annotate(region: Region, annotation_id: int, image_id: int) -> dict[str, An
         "iscrowd": int(region.is_crowd),
         "segmentation": {"size": [SIDE, SIDE], "counts": rle["counts"].decode()},
     }
+
+
+class _ImageNetWriter:
+    """Cuts every digit that stands alone out of its scene, into the folder of its class."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.folder = root / "imagenet" / imagenet.SPLITS[split]
+        for wnid in WNIDS:
+            (self.folder / wnid).mkdir(parents=True)
+
+    def add(self, number: int, scene: Scene, pixels: Pixels) -> None:
+        for place, region in enumerate(scene.regions):
+            if not region.is_crowd:
+                name = f"scene_{number:08d}_{place}.JPEG"
+                _save_jpeg(_cut_out(region, pixels), self.folder / WNIDS[region.digit] / name)
+
+
+def _cut_out(region: Region, pixels: Pixels) -> Pixels:
+    """A square around a region, moved to lie within the scene, (CROP_SIDE, CROP_SIDE, 3)."""
+    x, y, width, height = region.box
+    side = min(SIDE, round(max(width, height) * CROP_MARGIN))
+    left, top = (
+        min(max(0, start + extent // 2 - side // 2), SIDE - side)
+        for start, extent in ((x, width), (y, height))
+    )
+    square = Image.fromarray(pixels[top : top + side, left : left + side])
+    return np.asarray(square.resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC))
+
+
+class _ADE20KWriter:
+    """Writes scenes, and what each of their pixels is."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        folder = ade20k.SPLITS[split]
+        self.name = "ADE_train" if split == "train" else "ADE_val"
+        self.images = root / "ade20k" / "images" / folder
+        self.annotations = root / "ade20k" / "annotations" / folder
+        self.images.mkdir(parents=True)
+        self.annotations.mkdir(parents=True)
+
+    def add(self, number: int, scene: Scene, pixels: Pixels) -> None:
+        values = np.full((SIDE, SIDE), CANVAS, np.uint8)
+        for region in scene.regions:
+            values[region.mask] = 0 if region.is_crowd else CANVAS + 1 + region.digit
+        _save_jpeg(pixels, self.images / f"{self.name}_{number:08d}.jpg")
+        Image.fromarray(values).save(self.annotations / f"{self.name}_{number:08d}.png")

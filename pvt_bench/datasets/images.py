@@ -1,7 +1,10 @@
 """Images from files to tensors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -10,23 +13,51 @@ from torchvision.transforms.v2 import functional as F
 
 from pvt_bench.errors import InputError
 
+# ImageNet's mean and deviation, by which most backbones normalise: what is filled in is filled in
+# so that it becomes 0, or standard normal, once an image is normalised.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-def read_image(path: Path) -> Tensor:
-    """Read an image file as uint8 RGB (3, H, W), upright as its EXIF orientation says.
 
-    Grey, palette and CMYK images are converted. A file that is missing, empty, cut short or no
-    image is an InputError that names it.
-    """
+class DamagedImage(InputError):
+    """An image file that is missing, empty, cut short or no image."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The image of a file; whatever cannot be read within is a DamagedImage that names it."""
     # Another library may have allowed truncated images; their lower part would train as grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path) as image:
-            return F.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
+            yield image
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise InputError(
+        raise DamagedImage(
             f"The image {path} cannot be read ({error}). Expected a whole image file; "
             "copy or download it again."
         ) from error
+
+
+def open_image(path: Path) -> Image.Image:
+    """Read an image file as RGB of 8 bits, upright as its EXIF orientation says.
+
+    Grey, palette, CMYK and 16-bit images are converted; what cannot be read is a DamagedImage.
+    """
+    with opened(path) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "RGB":
+            return image
+        return (_to_8_bits(image) if image.mode[0] == "I" else image).convert("RGB")
+
+
+def read_image(path: Path) -> Tensor:
+    """Read an image file like `open_image`, as uint8 (3, H, W)."""
+    return F.pil_to_tensor(open_image(path))
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion makes every value above 255 white.
+    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def resized_size(
@@ -57,3 +88,10 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
         return masks.new_zeros((len(masks), *size)) if not len(masks) else masks
     resized = F.resize(masks.to(torch.uint8), list(size), InterpolationMode.NEAREST_EXACT)
     return resized.to(torch.bool)
+
+
+def resize_segments(segments: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize labels (H, W) to `size`, taking the nearest pixel."""
+    if segments.shape == size:
+        return segments
+    return F.resize(segments[None], list(size), InterpolationMode.NEAREST_EXACT)[0]

@@ -3,8 +3,9 @@
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,24 +13,48 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-Key = tuple[int, int]
+Key = tuple[int, int, int]
 Sample = tuple[Tensor, dict[str, Tensor]]
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of each batch, or of an evaluation, that one of `processes` equal ones takes."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def of(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Every `processes`-th item; over all ranks each item once, none twice."""
+        return items[self.rank :: self.processes]
+
+
 class TrainingBatches(Sampler[list[Key]]):
-    """Batches of keys (epoch, index), one a step, from step `first` up to but without `stop`.
+    """Batches of keys (epoch, index, copy), one a step, from step `first` up to but without `stop`.
 
     The order of an epoch is drawn from (seed, epoch), and where to go on follows from the step
     alone: nothing is stored, and a resumed run gets the batches that an uninterrupted one would
-    have got. The samples that do not fill the last batch of an epoch are left out.
+    have got. The samples that do not fill the last batch of an epoch are left out. With `repeats`
+    an epoch has a share of the images, each that many times in a row; its length stays.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, first: int, stop: int) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        first: int,
+        stop: int,
+        repeats: int = 1,
+        share: Share = Share(),
+    ) -> None:
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
         self.first = first
         self.stop = stop
+        self.repeats = repeats
+        self.share = share
 
     def __iter__(self) -> Iterator[list[Key]]:
         of_epoch, order = -1, []
@@ -38,7 +63,9 @@ class TrainingBatches(Sampler[list[Key]]):
             if epoch != of_epoch:
                 of_epoch, order = epoch, self._order(epoch)
             start = batch * self.batch_size
-            yield [(epoch, index) for index in order[start : start + self.batch_size]]
+            places = range(start, start + self.batch_size)
+            keys = [(epoch, order[p // self.repeats], p % self.repeats) for p in places]
+            yield list(self.share.of(keys))
 
     def __len__(self) -> int:
         return self.stop - self.first
@@ -51,7 +78,7 @@ class TrainingBatches(Sampler[list[Key]]):
 
 
 class Seeded(Dataset[Any]):
-    """A dataset whose sample (epoch, index) is the same in whatever process and order."""
+    """A dataset whose sample (epoch, index, copy) is the same in whatever process and order."""
 
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset = dataset
@@ -61,23 +88,39 @@ class Seeded(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, key: Key) -> Any:
-        epoch, index = key
-        with _seeded(self.seed, epoch, index):
+        epoch, index, copy = key
+        with _seeded(self.seed, epoch, index, copy):
             return self.dataset[index]
 
 
 def train_loader(
-    dataset: Dataset[Any], batch_size: int, seed: int, workers: int, first: int, stop: int
+    dataset: Dataset[Any],
+    batch_size: int,
+    seed: int,
+    workers: int,
+    first: int,
+    stop: int,
+    repeats: int = 1,
+    share: Share = Share(),
 ) -> DataLoader[Any]:
-    """The batches of the steps from `first` up to but without `stop`; at least one must fill."""
+    """The batches of the steps from `first` up to but without `stop`; at least one must fill.
+
+    `batch_size` counts the images of all processes; `share` is this one's part of them.
+    """
     length = len(dataset)  # type: ignore[arg-type]
-    batches = TrainingBatches(length, batch_size, seed, first, stop)
+    batches = TrainingBatches(length, batch_size, seed, first, stop, repeats, share)
     return _loader(Seeded(dataset, seed), workers, batch_sampler=batches)
 
 
-def eval_loader(dataset: Dataset[Any], batch_size: int, workers: int) -> DataLoader[Any]:
-    """Every image once, in the order of the dataset; the last batch may be smaller."""
-    return _loader(dataset, workers, batch_size=batch_size)
+def eval_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    workers: int,
+    share: Share = Share(),
+) -> DataLoader[Any]:
+    """Every image of this process's share once, in order; the last batch may be smaller."""
+    indices = share.of(range(len(dataset)))  # type: ignore[arg-type]
+    return _loader(dataset, workers, batch_size=batch_size, sampler=indices)
 
 
 def collate(batch: list[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

@@ -2,13 +2,20 @@
 
 from typing import Any, NoReturn
 
-from pvt_bench.errors import InputError
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pvt_bench.datasets.images import DamagedImage
+from pvt_bench.errors import InputError, nearest
+from pvt_bench.screen import warn
 
 OFFERED: dict[str, tuple[str, ...]] = {
-    "classification": (),
+    "classification": ("imagenet", "digits"),
     "detection": ("coco", "digits"),
-    "segmentation": (),
+    "segmentation": ("ade20k", "digits"),
 }
+ON_DAMAGED = ("error", "skip")
 
 
 class Views:
@@ -30,10 +37,74 @@ class Views:
 
     def _refuse(self, view: str) -> NoReturn:
         own = [other for other, names in OFFERED.items() if self.name in names]
-        having = OFFERED[view]
-        choice = (
-            f"Type dataset={' or dataset='.join(having)}." if having else "No dataset has it yet."
-        )
         raise InputError(
-            f"dataset={self.name} has no {view} view (it has: {', '.join(own) or 'none'}). {choice}"
+            f"dataset={self.name} has no {view} view (it has: {', '.join(own) or 'none'}). "
+            f"Type dataset={' or dataset='.join(OFFERED[view])}."
         )
+
+
+class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Pairs of an image, float32 (3, H, W) in [0, 1], and its target.
+
+    Every target has `image_id` () int64 and `size` (2,) int64, the (height, width) of the image
+    in its file. `class_names` are in the order of the labels, `dropped` counts by reason what was
+    left out, `fingerprint` is a SHA-256 of what the view is made of.
+
+    on_damaged: "error", or in training "skip": the next whole image takes the place of one that
+        cannot be read, and `damaged` (images,) tells which could not, as all loaders' processes
+        have found.
+    """
+
+    class_names: list[str]
+    fingerprint: str
+    dropped: dict[str, int]
+
+    def __init__(self, length: int, on_damaged: str = "error", training: bool = False) -> None:
+        if on_damaged not in ON_DAMAGED:
+            raise InputError(
+                f"There is no dataset.on_damaged={on_damaged}. {nearest(on_damaged, ON_DAMAGED)}"
+            )
+        self._length = length
+        self.training = training
+        self.damaged: Tensor | None = None
+        if training and on_damaged == "skip":
+            self.damaged = torch.zeros(length, dtype=torch.bool).share_memory_()
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if index >= len(self):
+            raise IndexError(index)
+        for step in range(len(self)):
+            place = (index + step) % len(self)
+            try:
+                return self.load(place)
+            except DamagedImage as error:
+                self._skip(place, error)
+        raise InputError("No image of the training can be read.")
+
+    def _skip(self, index: int, error: DamagedImage) -> None:
+        """Note and say once that an image is damaged, where that is no error."""
+        if self.damaged is None:
+            choice = " Or type dataset.on_damaged=skip." if self.training else ""
+            raise InputError(f"{error}{choice}") from error
+        if not self.damaged[index]:
+            self.damaged[index] = True
+            warn(f"skipped, {int(self.damaged.sum())} so far: {error}")
+
+    def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """One image and its target; DamagedImage where the file cannot be read."""
+        raise NotImplementedError
+
+
+def find_split(split: str, splits: dict[str, str]) -> str:
+    """The folder of "train" or "val"."""
+    if split not in splits:
+        raise InputError(f"There is no split {split!r}. {nearest(split, splits)}")
+    return splits[split]

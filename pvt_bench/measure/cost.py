@@ -23,13 +23,13 @@ LIGHT = frozenset(
     """
     _adaptive_avg_pool2d _log_softmax _safe_softmax _softmax _to_copy _unsafe_index _unsafe_view
     _upsample_bicubic2d_aa _upsample_bilinear2d_aa amax amin any arange argmax as_strided_
-    avg_pool2d bernoulli_ cat clone
-    constant_pad_nd copy copy_ cumsum embedding empty empty_like fill_ flip full full_like gather
-    im2col index index_put index_put_ index_select lift_fresh linalg_vector_norm masked_fill
-    masked_fill_ max max_pool2d_with_indices mean min native_dropout new_empty new_full new_ones new_zeros
-    nonzero ones ones_like rand rand_like randn reflection_pad2d roll scalar_tensor scatter select_scatter
-    slice_scatter sort stack std sum topk upsample_bicubic2d upsample_bilinear2d
-    upsample_nearest2d var var_mean zero_ zeros zeros_like
+    avg_pool2d bernoulli_ cat clone constant_pad_nd copy copy_ cumsum embedding empty empty_like
+    fill_ flip full full_like gather im2col index index_put index_put_ index_select lift_fresh
+    linalg_vector_norm masked_fill masked_fill_ max max_pool2d_with_indices mean min
+    native_dropout new_empty new_full new_ones new_zeros nonzero ones ones_like rand rand_like
+    randn reflection_pad2d roll scalar_tensor scatter select_scatter slice_scatter sort stack
+    std sum topk upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var var_mean zero_
+    zeros zeros_like
     """.split()  # noqa: SIM905
 )
 

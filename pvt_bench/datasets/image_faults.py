@@ -1,0 +1,140 @@
+"""What is wrong with an image file, or with an image and its mask."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pvt_bench.datasets import fault_kinds as kinds
+from pvt_bench.datasets.fault_kinds import Fault, Kind, as_unread
+
+TINY_SIDE = 32  # pixels; the networks' largest stride
+EXIF_ORIENTATION = 0x0112
+IGNORED = (0, 255)  # values of ADE20K's masks
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+MODES: dict[str, tuple[Kind, ...]] = {
+    "CMYK": (kinds.CMYK,),
+    "1": (kinds.GREY,),
+    "L": (kinds.GREY,),
+    "LA": (kinds.GREY, kinds.TRANSPARENT),
+    "P": (kinds.PALETTE,),
+    "PA": (kinds.PALETTE, kinds.TRANSPARENT),
+    "RGBA": (kinds.TRANSPARENT,),
+}
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to read whole.
+
+    `image` and `mask` are below `root`. `size`: the (height, width) that the upright image should
+    have. `num_classes`: the highest value of the mask. `unread`: the task leaves the image out.
+    """
+
+    root: Path
+    image: str
+    size: Size | None = None
+    mask: str | None = None
+    num_classes: int = 0
+    unread: bool = False
+
+
+def inspect(job: Job) -> list[Fault]:
+    """Everything wrong with a job's files."""
+    faults, size = _inspect_image(job.root, job.image)
+    if job.size is not None and size not in (None, job.size):
+        faults.append(Fault(kinds.OTHER_SIZE, job.image, _differ(size, job.size)))
+    if job.mask is not None:
+        faults += _inspect_mask(job, size)
+    return as_unread(faults) if job.unread else faults
+
+
+def _inspect_image(root: Path, name: str) -> tuple[list[Fault], Size | None]:
+    """The faults of an image, and its upright (height, width) where it is whole."""
+    try:
+        with _opened(root / name) as image:
+            width, height = image.size
+            if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+                return [Fault(kinds.HUGE, name, f"{width} x {height} pixels")], None
+            found = _describe(image, Path(name).suffix.lower())
+            # A JPEG is read at an eighth of its size: every byte of it, but with less arithmetic.
+            image.draft(None, (width // 8, height // 8))
+            image.load()
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception as error:  # Pillow's decoders raise whatever they stumble upon
+        return [_explain(root / name, name, error)], None
+    if orientation in range(2, 9):
+        found.append((kinds.EXIF_ROTATED, f"orientation {orientation}"))
+    size = (width, height) if orientation in range(5, 9) else (height, width)
+    return [Fault(kind, name, detail) for kind, detail in found], size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image; what Pillow warns of on the way, such as its size, is told as a fault."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            yield image
+
+
+def _describe(image: Image.Image, suffix: str) -> list[tuple[Kind, str]]:
+    """What the header tells: the mode, the format, the size."""
+    of_mode = (kinds.DEEP,) if image.mode[0] in "IF" else MODES.get(image.mode, ())
+    found = [(kind, f"mode {image.mode}") for kind in of_mode]
+    if "transparency" in image.info and kinds.TRANSPARENT not in of_mode:
+        found.append((kinds.TRANSPARENT, f"mode {image.mode}"))
+    # Cameras write MPO, a JPEG with further pictures after the first.
+    content = "JPEG" if image.format == "MPO" else image.format
+    if Image.registered_extensions().get(suffix, content) != content:
+        found.append((kinds.OTHER_FORMAT, f"its content is {content}"))
+    if min(image.size) < TINY_SIDE:
+        found.append((kinds.TINY, f"{image.width} x {image.height} pixels"))
+    return found
+
+
+def _explain(path: Path, name: str, error: Exception) -> Fault:
+    """The fault of an image that could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return Fault(kinds.FILE_MISSING, name)
+    if isinstance(error, Image.DecompressionBombError):
+        return Fault(kinds.HUGE, name, str(error))
+    if isinstance(error, UnidentifiedImageError):
+        with path.open("rb") as file:
+            if not file.read(8).startswith(BEGINNINGS):
+                return Fault(kinds.NOT_AN_IMAGE, name)
+        return Fault(kinds.DAMAGED, name, "it ends in its header")
+    return Fault(kinds.DAMAGED, name, str(error) or type(error).__name__)
+
+
+def _inspect_mask(job: Job, size: Size | None) -> list[Fault]:
+    name = str(job.mask)
+    try:
+        with _opened(job.root / name) as image:
+            values = np.asarray(image)
+            mode = image.mode
+    except Exception as error:  # as above
+        return [_explain(job.root / name, name, error)]
+    if values.ndim != 2 or values.dtype != np.uint8:
+        return [Fault(kinds.MASK_MODE, name, f"mode {mode}")]
+    faults = []
+    if size not in (None, values.shape):
+        faults.append(Fault(kinds.OTHER_MASK_SIZE, name, _differ(values.shape, size)))
+    present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    unknown = present[(present > job.num_classes) & ~np.isin(present, IGNORED)]
+    if len(unknown):
+        detail = f"{', '.join(map(str, unknown[:5]))}, of at most {job.num_classes}"
+        faults.append(Fault(kinds.UNKNOWN_VALUES, name, detail))
+    if np.isin(present, IGNORED).all():
+        faults.append(Fault(kinds.ONLY_IGNORED, name))
+    return faults
+
+
+def _differ(found: Size | None, expected: Size | None) -> str:
+    (height, width), (expected_height, expected_width) = found or (0, 0), expected or (0, 0)
+    return f"{width} x {height} pixels, expected {expected_width} x {expected_height}"

@@ -1,0 +1,75 @@
+"""What is wrong with a tree in ImageNet's layout."""
+
+from pathlib import Path
+
+from pvt_bench.datasets import fault_kinds as kinds
+from pvt_bench.datasets.fault_kinds import Fault
+from pvt_bench.datasets.file_faults import Survey, check_listed, list_folders, list_sizes
+from pvt_bench.datasets.image_faults import Job
+from pvt_bench.datasets.imagenet_files import SUFFIXES, list_files
+from pvt_bench.errors import InputError
+
+FOLDERS = ("train", "val")
+
+
+def survey(root: Path, split: str) -> Survey:
+    """Everything wrong with a split, "train" or "val", but what lies within its images."""
+    if not (root / split).is_dir():
+        return Survey([Fault(kinds.FOLDER_MISSING, f"{split}/")])
+    wnids = list_folders(root / split)
+    found = Survey(classes=wnids)
+    if not wnids:
+        return _survey_flat(root, split)
+    for wnid in wnids:
+        _add_class(found, root, split, wnid)
+    outside = [f"{split}/{name}" for name in sorted(list_sizes(root / split))]
+    found.faults += [Fault(kinds.OUTSIDE_CLASS, name) for name in outside]
+    if not found.jobs:
+        found.faults.append(Fault(kinds.NO_IMAGES, f"{split}/"))
+    return found
+
+
+def quick_faults(root: Path, split: str, index: Path | None) -> list[Fault]:
+    """What `survey` finds, and classes that the other split has not."""
+    found = survey(root, split)
+    if split == "val" and (root / "train").is_dir():
+        train = Survey(classes=list_folders(root / "train"))
+        found.faults += compare_classes(train, found)
+    return found.faults
+
+
+def compare_classes(train: Survey, val: Survey) -> list[Fault]:
+    """The classes that only one split has."""
+    if not train.classes or not val.classes:
+        return []
+    unknown = sorted(set(val.classes) - set(train.classes))
+    unscored = sorted(set(train.classes) - set(val.classes))
+    return [Fault(kinds.CLASS_NOT_IN_TRAIN, f"val/{wnid}/") for wnid in unknown] + [
+        Fault(kinds.CLASS_NOT_IN_VAL, f"train/{wnid}/") for wnid in unscored
+    ]
+
+
+def _add_class(found: Survey, root: Path, split: str, wnid: str) -> None:
+    sizes = list_sizes(root / split / wnid)
+    images = sorted(name for name in sizes if name.lower().endswith(SUFFIXES))
+    place = f"{split}/{wnid}"
+    if not images:
+        found.faults.append(Fault(kinds.EMPTY_CLASS, f"{place}/"))
+    for name in sorted(sizes.keys() - set(images)):
+        found.faults.append(Fault(kinds.OTHER_EXTENSION, f"{place}/{name}"))
+    for name in images:
+        if sizes[name]:
+            found.jobs.append(Job(root, f"{place}/{name}"))
+        else:
+            found.faults.append(Fault(kinds.FILE_EMPTY, f"{place}/{name}"))
+
+
+def _survey_flat(root: Path, split: str) -> Survey:
+    """The validation images in one folder, as they come, with their truth beside it."""
+    try:
+        files = list_files("imagenet", root, split, index=None)
+    except InputError as error:
+        return Survey([Fault(kinds.NOT_READABLE, f"{split}/", str(error))])
+    names = [files.path(place) for place in range(len(files.labels))]
+    faults, readable = check_listed(root, split, names)
+    return Survey(faults, [Job(root, f"{split}/{name}") for name in readable], files.wnids)

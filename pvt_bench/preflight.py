@@ -1,0 +1,239 @@
+"""Whether a dataset is whole, before anything is queued.
+
+`python -m pvt_bench.preflight task=coco_retinanet dataset=coco dataset.root=PATH`
+
+Reads every image that the task would read, with all cores, and lists what is wrong by kind; all of
+it goes into `preflight.json` under results_dir. A model is not needed, other words are those of a
+run. Exit code 0: no errors, though there may be notes on what the readers handle; 1: errors, with
+which training or its score would stop or be wrong; 2: the command cannot be used; 130: interrupted.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from pvt_bench.composing import add_dataset, check_named, explain, why_dataset
+from pvt_bench.config import Mode, config_dir, register
+from pvt_bench.errors import InputError
+from pvt_bench.screen import progress_bar, say
+
+if TYPE_CHECKING:
+    from pvt_bench.datasets.fault_kinds import Fault, Kind
+    from pvt_bench.datasets.file_faults import Survey
+    from pvt_bench.datasets.image_faults import Job
+
+CLEAN, FAULTY, REFUSED, INTERRUPTED = 0, 1, 2, 130
+SHOWN = 10  # faults of a kind in the terminal
+CHUNK = 16  # images that a process takes at a time
+
+
+def main(words: Sequence[str]) -> int:
+    """Check the dataset that the command line names; the exit code."""
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return CLEAN
+    try:
+        config = compose_words(add_dataset(words, os.environ))
+        say(why_dataset(config.dataset.name, config.dataset.root, words))
+        return check_dataset(config)
+    except KeyboardInterrupt:
+        print("interrupted; no report was written", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        message = explain(error)
+        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(error)
+        else:
+            print(f"error: {message}", file=sys.stderr)
+        return FAULTY if message is None else REFUSED
+
+
+def compose_words(words: Sequence[str]) -> DictConfig:
+    """The configuration of a run with these words, but for its model."""
+    options = [word for word in words if word.startswith("-")]
+    if options:
+        raise InputError(
+            f"There is no option {options[0]}. Type for example task=coco_retinanet dataset=coco "
+            "dataset.root=PATH."
+        )
+    check_named([*words, "model="], config_dir())
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("config", list(words))
+
+
+def check_dataset(config: DictConfig) -> int:
+    """Survey the splits that the task reads, read their images, and report; the exit code."""
+    # Torch comes with the readers' modules: imported once the configuration is known to be right.
+    from pvt_bench.datasets.faults import find_tree, forgive, survey
+
+    report_file = Path(config.results_dir) / "preflight" / config.dataset.name / "preflight.json"
+    _prepare(report_file)
+    began = time.monotonic()
+    root, dataset_class = _open_root(config)
+    view, options = config.task.view, dict(config.task.get("view_options") or {})
+    tree = find_tree(dataset_class, config.dataset.name, root, view)
+    _refuse_other_tree(config, tree)
+    say(f"looking at {tree.absolute()}")
+    splits = ("val",) if config.mode == Mode.test else ("train", "val")
+    surveys = survey(tree, view, splits, options)
+    faults = _compare_classes(config, surveys)
+    for split, found in surveys.items():
+        seen = [*found.faults, *read_images(found.jobs, f"reading {split}")]
+        faults += forgive(seen, split, config.dataset.get("on_damaged", "error"))
+    kinds = by_kind(faults)
+    show(kinds)
+    images = sum(len(found.jobs) for found in surveys.values())
+    facts = {
+        "task": config.task.name,
+        "dataset": config.dataset.name,
+        "root": str(tree.absolute()),
+        "splits": list(splits),
+        "images": images,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    errors = write(report_file, facts, kinds)
+    say(f"{images:,} images read in {facts['seconds']} s; all faults: {report_file}")
+    return FAULTY if errors else CLEAN
+
+
+def read_images(jobs: Sequence["Job"], name: str) -> Iterator["Fault"]:
+    """Read images whole, with all cores; what is wrong with them, in their order."""
+    from pvt_bench.datasets.image_faults import inspect
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    pool = ProcessPoolExecutor(cores, get_context("spawn"))
+    count = 0
+    try:
+        with progress_bar(name, len(jobs)) as bar:
+            with _interrupts_held():
+                results = pool.map(inspect, jobs, chunksize=CHUNK)
+            for found in results:
+                yield from found
+                count += len(found)
+                bar.note = f"faults: {count:,}" if count else ""
+                bar.advance()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def by_kind(faults: Sequence["Fault"]) -> dict["Kind", list["Fault"]]:
+    """The faults of each kind, errors first."""
+    kinds: dict[Any, list[Fault]] = {}
+    for fault in sorted(faults, key=lambda fault: (fault.kind.severity, fault.kind.name)):
+        kinds.setdefault(fault.kind, []).append(fault)
+    return kinds
+
+
+def show(kinds: dict["Kind", list["Fault"]]) -> None:
+    """Print each kind with its first faults."""
+    for kind, faults in kinds.items():
+        say(f"\n{kind.severity}: {kind.name}: {len(faults):,}")
+        say(f"  {kind.explanation} What to do: {kind.remedy}")
+        for fault in faults[:SHOWN]:
+            say(f"    {fault}")
+        if len(faults) > SHOWN:
+            say(f"    and {len(faults) - SHOWN:,} more")
+    counts = {"error": 0, "note": 0}
+    for kind, faults in kinds.items():
+        counts[kind.severity] += len(faults)
+    say(f"\n{counts['error']:,} errors, {counts['note']:,} notes")
+
+
+def write(path: Path, facts: dict[str, Any], kinds: dict["Kind", list["Fault"]]) -> int:
+    """Write the report as a whole; the number of errors."""
+    listed = [
+        {
+            "name": kind.name,
+            "severity": kind.severity,
+            "explanation": kind.explanation,
+            "remedy": kind.remedy,
+            "count": len(faults),
+            "faults": [{"where": fault.where, "detail": fault.detail} for fault in faults],
+        }
+        for kind, faults in kinds.items()
+    ]
+    errors = sum(len(faults) for kind, faults in kinds.items() if kind.severity == "error")
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps({**facts, "errors": errors, "kinds": listed}, indent=1))
+    unfinished.replace(path)
+    return errors
+
+
+def _open_root(config: DictConfig) -> tuple[Path, Any]:
+    """The dataset's folder, with the built-in data in it, and the dataset's class."""
+    from hydra.utils import get_class
+
+    from pvt_bench.datasets.digits import Digits, write_digits
+    from pvt_bench.datasets.trees import find_root
+
+    dataset_class = get_class(config.dataset._target_)
+    root = find_root(config.dataset.name, config.dataset.root)
+    if issubclass(dataset_class, Digits):
+        write_digits(root)
+    return root, dataset_class
+
+
+def _refuse_other_tree(config: DictConfig, tree: Path) -> None:
+    """Let the reader say what it expects where a folder has nothing of it."""
+    from hydra.utils import instantiate
+
+    from pvt_bench.datasets.faults import LAYOUTS
+
+    layout = LAYOUTS[config.task.view][0]
+    if not any((tree / folder).is_dir() for folder in layout.FOLDERS):
+        dataset = instantiate(config.dataset, _partial_=True, _convert_="all")()
+        getattr(dataset, config.task.view)("val")
+
+
+def _compare_classes(config: DictConfig, surveys: dict[str, "Survey"]) -> list["Fault"]:
+    """A note where a dataset has not the classes of the task's published protocol."""
+    from pvt_bench.datasets.fault_kinds import OTHER_CLASSES, Fault
+
+    expected = OmegaConf.select(config, "task.protocol.num_classes")
+    if config.dataset.name == "digits":  # has its own by design
+        return []
+    counts = {split: len(found.classes) for split, found in surveys.items() if found.classes}
+    return [
+        Fault(OTHER_CLASSES, split, f"{count} classes, published with {expected}")
+        for split, count in counts.items()
+        if count != expected
+    ]
+
+
+def _prepare(report_file: Path) -> None:
+    try:
+        report_file.parent.mkdir(parents=True, exist_ok=True)
+        report_file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{report_file} cannot be written ({error.strerror}). Type results_dir=PATH for a "
+            "place that can be written."
+        ) from error
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C for later: processes that are started within never get it, this one after."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
