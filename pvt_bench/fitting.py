@@ -70,6 +70,9 @@ class Training:
         module = build_module(self.config, network, optimize, self.data["val"])
         if start < self.steps:
             self._fit_from(start, module, average)
+        damaged = self.data["train"].damaged
+        if damaged is not None and damaged.any():
+            say(f"{int(damaged.sum())} damaged images were skipped")
         if average is not None and self.steps:
             module.network = average.module
         return module

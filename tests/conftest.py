@@ -31,6 +31,17 @@ def needs(part: object, name: str) -> None:
         pytest.skip(f"{name} is not installed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also the tests that train for minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="trains for minutes; --slow runs it"))
+
+
 def environment(**more: str) -> dict[str, str]:
     """The environment without this machine's own settings of pvt-bench."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PVT_BENCH", "MLFLOW"))}

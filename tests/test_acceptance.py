@@ -1,14 +1,13 @@
 """The README's first command: from random weights to its row in minutes."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from conftest import Command
 
 
-@pytest.mark.skipif(not os.environ.get("CI"), reason="takes five minutes; CI=1 runs it")
+@pytest.mark.slow
 def test_the_main_job_learns(command: Command, tmp_path: Path) -> None:
     done = command("model=pvt_small", "task=coco_retinanet", timeout=1500)
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageFile
 from pycocotools.coco import COCO
 
+from pvt_bench.config import register
 from pvt_bench.datasets import annotations
 from pvt_bench.datasets.coco import Coco
 from pvt_bench.datasets.images import read_image, resized_size
@@ -58,9 +59,12 @@ def _row(dataset, image_id):
 def test_configuration_fits_the_class(root):
     config = OmegaConf.load(Path(__file__).parents[1] / "conf/dataset/coco.yaml")
     config.results_dir = str(root.parent)
+    config.schedule = {"shorter_side": None, "longer_side": None}
+    register()
     options = OmegaConf.to_container(config, resolve=True)
     assert options.pop("_target_") == "pvt_bench.datasets.coco.Coco"
     assert options["index"] == f"{options.pop('results_dir')}/datasets/index"
+    del options["schedule"]
     dataset = Coco(**options | {"root": str(root)}).detection("val")
     image, target = dataset[0]
     assert image.shape == (3, 800, 1000)

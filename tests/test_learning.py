@@ -1,7 +1,6 @@
 """Backbones of every family learn: RetinaNet's loss falls within sixty steps on the digits."""
 
 import json
-import os
 from pathlib import Path
 from statistics import mean
 
@@ -23,7 +22,7 @@ BACKBONES = (
 STEPS = 60
 
 
-@pytest.mark.skipif(not os.environ.get("CI"), reason="takes eight minutes; CI=1 runs it")
+@pytest.mark.slow
 @pytest.mark.parametrize("model", BACKBONES, ids=lambda words: words[-1].rpartition("=")[2])
 def test_the_loss_falls(
     model: tuple[str, ...], command: Command, tmp_path: Path, digits: Path

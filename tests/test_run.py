@@ -200,7 +200,7 @@ def test_eight_runs_started_at_once(tmp_path: Path) -> None:
     runs = mlflow_runs(tmp_path / "results")
     assert Counter(run.info.status for run in runs) == {"FINISHED": 8}
     assert {run.data.params["seed"] for run in runs} == {str(seed) for seed in range(8)}
-    assert [path.name for path in (tmp_path / "results" / "datasets").iterdir()] == ["digits-v1"]
+    assert [path.name for path in (tmp_path / "results" / "datasets").iterdir()] == ["digits-v2"]
 
 
 def test_the_same_run_twice_at_once(command: Command, tmp_path: Path, digits: Path) -> None:

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from imagenet_tree import write_imagenet_tree
 from omegaconf import OmegaConf
 
-from pvt_bench.config import config_dir
+from pvt_bench.config import config_dir, register
 from pvt_bench.datasets.loading import eval_loader, train_loader
 from pvt_bench.datasets.views import OFFERED, Views
 from pvt_bench.errors import InputError
@@ -29,8 +29,10 @@ def _open(name: str, tmp_path: Path, digits: Path) -> Views:
     config.results_dir = str(tmp_path / "results")
     config.root = str(digits if name == "digits" else WRITE[name](tmp_path / name))
     config.update(SIZE_KEYS.get(name, {}))
+    config.schedule = {"shorter_side": None, "longer_side": None}
+    register()
     options = OmegaConf.to_container(config, resolve=True)
-    del options["results_dir"]
+    del options["results_dir"], options["schedule"]
     return instantiate(options, _convert_="all")
 
 

@@ -136,6 +136,7 @@ class ADE20KSegmentation(View):
             root / "images" / split, root / "annotations" / split
         )
         super().__init__(len(self.image_files), on_damaged, training)
+        self.training = training
         self.class_names = class_names(root)
         self.resizing = resizing
         self.flip = flip

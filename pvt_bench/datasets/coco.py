@@ -105,7 +105,7 @@ class CocoDetection(View):
         self.annotations = read_annotations(annotation_file, training, index)
         self.image_ids = self.annotations.image_ids
         super().__init__(len(self.image_ids), on_damaged, training)
-        self.class_names = self.categories = self.annotations.categories
+        self.class_names = self.annotations.categories
         self.category_ids = self.annotations.category_ids.tolist()
         self.dropped = self.annotations.dropped
         self.fingerprint = self.annotations.fingerprint

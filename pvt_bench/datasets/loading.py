@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pvt_bench.datasets.batches import Batch
+
 Key = tuple[int, int, int]
 Sample = tuple[Tensor, dict[str, Tensor]]
 
@@ -126,7 +128,7 @@ def eval_loader(
 def collate(batch: list[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Images of different sizes as a list, and their targets as another."""
     images, targets = zip(*batch, strict=True)
-    return list(images), list(targets)
+    return Batch((list(images), list(targets)))
 
 
 def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:

@@ -65,7 +65,6 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
                 f"There is no dataset.on_damaged={on_damaged}. {nearest(on_damaged, ON_DAMAGED)}"
             )
         self._length = length
-        self.training = training
         self.damaged: Tensor | None = None
         if training and on_damaged == "skip":
             self.damaged = torch.zeros(length, dtype=torch.bool).share_memory_()
@@ -92,8 +91,7 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def _skip(self, index: int, error: DamagedImage) -> None:
         """Note and say once that an image is damaged, where that is no error."""
         if self.damaged is None:
-            choice = " Or type dataset.on_damaged=skip." if self.training else ""
-            raise InputError(f"{error}{choice}") from error
+            raise InputError(str(error)) from error
         if not self.damaged[index]:
             self.damaged[index] = True
             warn(f"skipped, {int(self.damaged.sum())} so far: {error}")

@@ -13,6 +13,7 @@ EXCLUDED = (
     "launcher",  # where and how the process is started
     "rerun",  # asks to start over, with the same settings
     "dataset.root",  # a place; what lies there counts as content
+    "dataset.index",  # a place as well, of what was read of it before
     "weights",  # likewise
     "model.weights",  # likewise
     "loader.workers",  # randomness comes from seed, epoch and index, not from the worker
