@@ -29,8 +29,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_the_configuration(installed: Path) -> None:
-    packed = {p.relative_to(installed / "pvt_bench" / "conf") for p in installed.rglob("*.yaml")}
-    assert packed == {p.relative_to(ROOT / "conf") for p in (ROOT / "conf").rglob("*.yaml")}
+    for folder, pattern in (
+        ("conf", "*.yaml"),
+        ("experiments", "*.yaml"),
+        ("results/published", "*.csv"),
+    ):
+        packed, source = installed / "pvt_bench" / folder, ROOT / folder
+        names = {path.relative_to(source) for path in source.rglob(pattern)}
+        assert {path.relative_to(packed) for path in packed.rglob(pattern)} == names
+        assert names
 
 
 def test_the_wheel_runs_from_an_empty_directory(installed: Path, tmp_path: Path) -> None:
@@ -64,7 +71,7 @@ def test_the_code_is_clean(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/exactness.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/exactness.md", "docs/datasets.md"])
 def test_what_the_pages_name_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     for test in re.findall(r"`(test_\w+\.py)`", text):
@@ -72,4 +79,4 @@ def test_what_the_pages_name_is_there(page: str) -> None:
     for name in re.findall(r"`(test_\w+)`", text):
         assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").glob("*.py"))
     for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
-        assert (ROOT / link).exists(), link
+        assert (ROOT / page).parent.joinpath(link).exists(), link

@@ -65,7 +65,7 @@ def to_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return mapped
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
 def test_logits_equal_those_of_transformers(name: str) -> None:
     transformers = pytest.importorskip("transformers")
     ours = randomise(create(name, num_classes=10))
@@ -83,7 +83,7 @@ def test_logits_equal_those_of_transformers(name: str) -> None:
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
 def test_published_parameters(name: str) -> None:
     with torch.device("meta"):
         network = create(name)

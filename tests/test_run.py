@@ -85,7 +85,9 @@ def test_one_run_from_the_command_to_the_row(
         "config.yaml",
         "environment.json",
         "metrics.jsonl",
+        "per_class.csv",
         "pictures",
+        "precision_recall.csv",
         "predictions.json",
         "status.json",
         "weights.safetensors",
@@ -99,7 +101,8 @@ def test_one_run_from_the_command_to_the_row(
     assert mlflow_steps(tmp_path / "results", run.info.run_id, "train/loss") == [2, 4, 6]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'results' / 'mlflow.db'}")
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert artifacts == {"config.yaml", "environment.json", "predictions.json", "pictures"}
+    files = {"per_class.csv", "precision_recall.csv", "predictions.json", "pictures"}
+    assert artifacts == files | {"config.yaml", "environment.json"}
 
     again = command(*words)
     assert "finished before" in again.stdout
