@@ -1,6 +1,7 @@
 """Fixtures that run the real command."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,11 @@ import pytest
 # Several processes with several threads each wait for one another most of the time.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell that puts the tests into the background makes them ignore Ctrl-C, and with them whatever
+# they start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A PVT that trains in seconds on two cores; everything else is as published.
 SMALL = (

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault
 from pvt_bench.datasets.file_faults import Survey, check_listed, list_folders, list_sizes
@@ -30,12 +32,24 @@ def survey(root: Path, split: str) -> Survey:
 
 
 def quick_faults(root: Path, split: str, index: Path | None) -> list[Fault]:
-    """What `survey` finds, and classes that the other split has not."""
-    found = survey(root, split)
-    if split == "val" and (root / "train").is_dir():
-        train = Survey(classes=list_folders(root / "train"))
-        found.faults += compare_classes(train, found)
-    return found.faults
+    """Empty files, and classes without images.
+
+    They come from the reader's own list of files, which is kept in the folder `index`: a file that
+    lost its content since is found when it is read.
+
+    Raises:
+        InputError: what the reader refuses.
+    """
+    if not (root / split).is_dir():
+        return [Fault(kinds.FOLDER_MISSING, f"{split}/")]
+    files = list_files("imagenet", root, split, index)
+    faults = [Fault(kinds.FILE_EMPTY, f"{split}/{files.path(place)}") for place in files.empty]
+    filled = {files.wnids[label] for label in np.unique(files.labels)}
+    return faults + [
+        Fault(kinds.EMPTY_CLASS, f"{split}/{wnid}/")
+        for wnid in list_folders(root / split)
+        if wnid not in filled
+    ]
 
 
 def compare_classes(train: Survey, val: Survey) -> list[Fault]:

@@ -33,13 +33,14 @@ class Files:
     """The N images of a split in the order of their names.
 
     `labels` (N,) are places in `wnids`, all WordNet ids, sorted. `in_class_folders`: each image
-    lies in the folder of its class.
+    lies in the folder of its class. `empty` are the places of files without content.
     """
 
     wnids: list[str]
     names: NDArray[np.bytes_]
     labels: NDArray[np.int64]
     in_class_folders: bool
+    empty: list[int]
     fingerprint: str
 
     def path(self, index: int) -> str:
@@ -79,7 +80,8 @@ def list_files(name: str, root: Path, split: str, index: Path | None) -> Files:
                 f"{', '.join(unknown[:3])}. Expected the same classes in both."
             )
         labels = np.searchsorted(wnids, own)[labels]
-    return Files(wnids, kept.arrays["names"], labels, truth is None, kept.facts["fingerprint"])
+    empty, fingerprint = kept.facts["empty"], kept.facts["fingerprint"]
+    return Files(wnids, kept.arrays["names"], labels, truth is None, empty, fingerprint)
 
 
 def class_names(root: Path, wnids: list[str]) -> list[str]:
@@ -145,7 +147,8 @@ def _index(
     for row in order.tolist():
         digest.update(names[row] + f" {sizes[row]} {wnids[labels[row]]}\n".encode())
     arrays = {"names": ordered[order], "labels": np.array(labels, np.int64)[order]}
-    return Index(arrays, {"wnids": wnids, "fingerprint": digest.hexdigest()})
+    empty = np.flatnonzero(np.array(sizes)[order] == 0).tolist()
+    return Index(arrays, {"wnids": wnids, "empty": empty, "fingerprint": digest.hexdigest()})
 
 
 def _kaggle_classes(truth: Path) -> dict[str, str]:
