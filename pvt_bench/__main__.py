@@ -6,19 +6,24 @@ Hydra's entry and the exit codes: 0 done, 1 failed, 2 something typed or given c
 
 import os
 import sys
-import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from pvt_bench.composing import add_dataset, check_named, explain, typed_experiment, why_dataset
-from pvt_bench.config import Mode, config_dir, register
-
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+from pvt_bench.composing import (
+    add_dataset,
+    check_named,
+    sweep_title,
+    swept_keys,
+    typed_experiment,
+    why_dataset,
+)
+from pvt_bench.config import LauncherName, Mode, config_dir, register
+from pvt_bench.ending import FAILED, INTERRUPTED, report
 
 
 def main() -> None:
@@ -29,40 +34,77 @@ def main() -> None:
     # Hydra would print its errors itself and exit with 1 whatever happened.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register()
-    codes = [0]
-    outcomes: list[Any] = []
+    composed: list[tuple[DictConfig, list[str]]] = []
 
+    # Under -m Hydra composes one cell after the other. They are kept, and started together once
+    # all of them are known to be right.
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
-    def cell(config: DictConfig) -> None:
-        # Hydra has composed and checked everything by now; torch is first needed here.
-        if config.mode in (Mode.train, Mode.test):
-            # Read when torch is imported: threads that wait for work shall not take the cores of
-            # the processes that read images (measured: 2.7 times the steps beside a busy one).
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from pvt_bench import describing
-        from pvt_bench.run import run
+    def keep(config: DictConfig) -> None:
+        composed.append((config, list(HydraConfig.get().overrides.task)))
 
-        # Reported here, since Hydra writes about a job that raises and shows one of several.
+    try:
+        check_named(typed, config_dir())
+        keep()
+        code = start(composed, typed, full) if composed else 0
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        code = report(error, full)
+    sys.exit(code)
+
+
+def start(composed: Sequence[tuple[DictConfig, list[str]]], typed: list[str], full: bool) -> int:
+    """Run what was composed: one run in this process, or cells through the launcher."""
+    config = composed[0][0]
+    if config.mode in (Mode.train, Mode.test):
+        # Read when torch is imported: threads that wait for work shall not take the cores of
+        # the processes that read images (measured: 2.7 times the steps beside a busy one).
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from pvt_bench import describing
+    from pvt_bench.run import run
+
+    def line(config: DictConfig) -> str:
+        return why_dataset(config.dataset.name, config.dataset.root, typed)
+
+    alone = len(composed) == 1 and not typed_experiment(typed)
+    if alone and config.launcher.name == LauncherName.in_process and config.trainer.devices == 1:
+        describing.show(run(config, line(config)))
+        return 0
+    return sweep(composed, typed, line, full)
+
+
+def sweep(
+    composed: Sequence[tuple[DictConfig, list[str]]],
+    typed: list[str],
+    line: Callable[[DictConfig], str],
+    full: bool,
+) -> int:
+    """Run cells through the launcher; 0 where all are done, or are left to a queue."""
+    from pvt_bench import describing
+    from pvt_bench.launching.starting import failed, launch
+
+    codes = [0]
+
+    def run_here(run_cell: Callable[[], Any]) -> None:
+        # Reported here, so that one cell's error does not end the others.
         try:
-            outcome = run(config, why_dataset(config.dataset.name, config.dataset.root, typed))
-            sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-            describing.show(outcome, as_line=sweeping)
-            outcomes.append(outcome)
+            describing.show(run_cell(), as_line=len(composed) > 1)
         except Exception as error:
             codes.append(report(error, full))
             if codes[-1] == INTERRUPTED:
                 raise KeyboardInterrupt from error
 
-    try:
-        check_named(typed, config_dir())
-        cell()
-        if outcomes and typed_experiment(typed):
-            tabulate(outcomes, typed)
-    except KeyboardInterrupt:
-        codes.append(INTERRUPTED)
-    except Exception as error:
-        codes.append(report(error, full))
-    sys.exit(max(codes))
+    swept = swept_keys([overrides for _, overrides in composed])
+    title = sweep_title(typed, swept)
+    ended = launch([config for config, _ in composed], swept, title, typed, line, run_here)
+    outcomes = [
+        describing.Outcome(config, Path(config.results_dir, state.cell.place), result, {})
+        for config, state in ended
+        if (result := state.status.get("result")) is not None
+    ]
+    if outcomes and typed_experiment(typed):
+        tabulate(outcomes, typed)
+    return max(codes) or (FAILED if failed([state for _, state in ended]) else 0)
 
 
 def tabulate(outcomes: list[Any], typed: list[str]) -> None:
@@ -96,21 +138,6 @@ def comparable(outcome: Any) -> dict[str, float]:
     return {
         name: value for name, value in outcome.row.items() if not scored or name.startswith("cost/")
     }
-
-
-def report(error: Exception, full: bool) -> int:
-    """Print an error as its reader can use it, and give the exit code."""
-    message = explain(error)
-    interrupted = type(error).__name__ == "Interrupted"
-    if full or (message is None and not interrupted):
-        traceback.print_exception(error)
-    elif interrupted:
-        print(f"{error}; the same command goes on from there", file=sys.stderr)
-    else:
-        print(f"error: {message}", file=sys.stderr)
-    if interrupted:
-        return INTERRUPTED
-    return FAILED if message is None else REFUSED
 
 
 if __name__ == "__main__":

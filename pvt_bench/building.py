@@ -1,6 +1,7 @@
 """From a configuration to the objects of a run; what cannot be built is an InputError."""
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from pvt_bench.backbones import create, freeze, load_network
-from pvt_bench.config import Mode
+from pvt_bench.config import LauncherName, Mode
 from pvt_bench.datasets.faults import quick_check
 from pvt_bench.errors import InputError, nearest
 
@@ -18,14 +19,26 @@ PRECISIONS = ("32-true", "bf16-mixed")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def check(config: DictConfig) -> None:
-    """Refuse what is known to be wrong before anything is built or read."""
-    gpu = torch.cuda.is_available()
-    if config.trainer.accelerator == "gpu" and not gpu:
+def check_device(config: DictConfig) -> None:
+    """Refuse devices that this machine lacks."""
+    if config.trainer.accelerator == "cpu":
+        return
+    gpus, asked = torch.cuda.device_count(), config.trainer.devices
+    if config.trainer.accelerator == "gpu" and not gpus:
         raise InputError(
-            "trainer=gpu: torch finds no GPU here. Type trainer=cpu, or trainer=auto to take a "
-            "GPU where there is one."
+            f"trainer=gpu or trainer=ddp: torch finds no GPU on {socket.gethostname()}. Type "
+            "trainer=cpu, or trainer=auto to take a GPU where there is one."
         )
+    if gpus and asked > gpus:
+        raise InputError(
+            f"trainer.devices={asked}, but {socket.gethostname()} has {gpus}. Type "
+            f"trainer.devices={gpus}, or trainer=cpu."
+        )
+
+
+def check(config: DictConfig) -> None:
+    """Refuse what is known to be wrong before anything is built or read, on whatever machine."""
+    _check_processes(config)
     _check_choice("trainer.precision", config.trainer.precision, PRECISIONS)
     _check_choice("speed.dtype", config.speed.dtype, DTYPES)
     for key in ("trainer.checkpoint_every", "trainer.log_every", "speed.repeats"):
@@ -41,6 +54,33 @@ def check(config: DictConfig) -> None:
         raise InputError(
             "mode=test scores a trained network and needs one: type weights=PATH, for example "
             "the weights.safetensors of a finished run."
+        )
+
+
+def _check_processes(config: DictConfig) -> None:
+    trainer = config.trainer
+    for key in ("trainer.devices", "trainer.num_nodes"):
+        if OmegaConf.select(config, key) < 1:
+            raise InputError(f"{key}={OmegaConf.select(config, key)} must be at least 1.")
+    processes = trainer.devices * trainer.num_nodes
+    if processes == 1:
+        return
+    if config.mode in (Mode.cost, Mode.speed):
+        raise InputError(
+            f"mode={config.mode} measures one device, and trainer.devices={trainer.devices} asks "
+            "for more. Type trainer.devices=1."
+        )
+    batch = config.schedule.batch_size
+    if config.mode == Mode.train and batch % processes:
+        raise InputError(
+            f"schedule.batch_size={batch} counts the images of all {processes} processes "
+            "(trainer.devices x trainer.num_nodes), and cannot be shared among them equally. Type "
+            f"schedule.batch_size={max(1, batch // processes) * processes}."
+        )
+    if trainer.num_nodes > 1 and config.launcher.name != LauncherName.slurm:
+        raise InputError(
+            f"trainer.num_nodes={trainer.num_nodes}: only SLURM gives several nodes. Type "
+            "launcher=slurm, or trainer.num_nodes=1."
         )
 
 

@@ -44,6 +44,19 @@ def experiment_tasks(arguments: Sequence[str]) -> list[str]:
     return [task for each in defaults if (task := each.get("override /task"))]
 
 
+def swept_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """The keys whose values differ between the cells of a sweep, by the cells' overrides."""
+    cells = [dict(word.split("=", 1) for word in words if "=" in word) for words in overrides]
+    keys = dict.fromkeys(key for cell in cells for key in cell)
+    return [key.lstrip("+") for key in keys if len({cell.get(key) for cell in cells}) > 1]
+
+
+def sweep_title(arguments: Sequence[str], swept: Sequence[str]) -> str:
+    """What a sweep is called: by its experiment's file, or by what was swept."""
+    _, name = typed_experiment(arguments) or ("", "")
+    return name or "-".join(key.rpartition(".")[2] for key in swept) or "run"
+
+
 def check_named(arguments: Sequence[str], conf: Path) -> None:
     """Refuse a command that does not name its model or its task; `conf` holds the choices."""
     if any(word.startswith("--") and word != "--multirun" for word in arguments):
@@ -56,6 +69,26 @@ def check_named(arguments: Sequence[str], conf: Path) -> None:
             raise InputError(
                 f"Which {group}? Type {group}={options[0]}, or another of: {', '.join(options)}."
             )
+
+
+def read_words(
+    arguments: Sequence[str], defaults: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """The words `key=value` of a small command, over its defaults.
+
+    Raises:
+        InputError: a word that is not `key=value`, or a key that the command has not.
+    """
+    values = dict(defaults)
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if not equals or key not in defaults:
+            raise InputError(
+                f"{word} cannot be used here. {nearest(key, defaults)} Type for example "
+                f"{next(iter(defaults))}=..."
+            )
+        values[key] = value
+    return values
 
 
 def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:

@@ -105,15 +105,64 @@ class Freeze:
 class Trainer:
     """Where and how the loop runs.
 
-    workers: processes that read images; by default one a core, at most eight.
+    devices, num_nodes: one process a device; `schedule.batch_size` is shared among them all.
+    workers: processes of each that read images; by default one a core, at most eight.
     """
 
     accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
     precision: str = "32-true"
     workers: int | None = None
     eval_batch_size: int = 8
     checkpoint_every: int = 100
     log_every: int = 10
+
+
+class LauncherName(StrEnum):
+    """Where the processes of runs are started."""
+
+    in_process = "in_process"
+    local = "local"
+    slurm = "slurm"
+
+
+@dataclass
+class Launcher:
+    """How the cells of a sweep are started; what a launcher does not know of, it leaves alone.
+
+    jobs: cells that run at once; on SLURM the parallelism of the job array.
+    gpus: of each node of a cell; by default one a device where `trainer.accelerator` is gpu, on
+        this machine also where it is auto and there are GPUs.
+    visible_gpus: the numbers of this machine's GPUs that local cells share; by default all.
+    cpus_per_task, mem_gb: of each process, and of each node.
+    timeout_min: time limit; a cell that reaches it saves and goes on in a new job, at most
+        `max_num_timeout` times.
+    signal_delay_s: seconds before the limit at which the cell is told to save.
+    partition, account, qos, constraint: as SLURM names them; additional_parameters: any others
+        of `sbatch`, by name.
+    setup: lines of shell before the cell, such as `module load cuda`.
+    detach: submit and return; `python -m pvt_bench.status` shows the cells.
+    allow_changed_code: run a queued cell though the code is not that of its submission.
+    """
+
+    name: LauncherName = LauncherName.in_process
+    jobs: int = 1
+    gpus: int | None = None
+    visible_gpus: list[int] | None = None
+    cpus_per_task: int | None = None
+    mem_gb: float | None = None
+    timeout_min: int = 4320
+    max_num_timeout: int = 20
+    signal_delay_s: int = 120
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    setup: list[str] = field(default_factory=list)
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    detach: bool = False
+    allow_changed_code: bool = False
 
 
 @dataclass
@@ -161,6 +210,7 @@ class Report:
     columns: figures in order, see `pvt_bench.report.published.FIGURES`.
     keys: what tells the runs of one model apart, as dotted keys; the published file has them too.
     gaps: by model, or by section and model (`PVT, Table 2/resnet101`).
+    tolerance: points by which a measured score may miss the published one.
     note: what a reader has to know of all rows.
     """
 
@@ -169,6 +219,7 @@ class Report:
     columns: list[str] = MISSING
     keys: list[str] = field(default_factory=list)
     gaps: dict[str, Gap] = field(default_factory=dict)
+    tolerance: float = 0.5
     note: str = ""
 
 
@@ -182,6 +233,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     freeze: Freeze = field(default_factory=Freeze)
     trainer: Trainer = field(default_factory=Trainer)
+    launcher: Launcher = field(default_factory=Launcher)
     tracking: Tracking = field(default_factory=Tracking)
     cost: CostOptions = field(default_factory=CostOptions)
     speed: SpeedOptions = field(default_factory=SpeedOptions)

@@ -1,6 +1,7 @@
 """What a run is called, what makes it itself, and how its row is shown."""
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from pvt_bench.config import Mode, config_dir
 from pvt_bench.errors import InputError
 from pvt_bench.measure.speed import describe_device
 from pvt_bench.screen import say, show_row, show_rows
+from pvt_bench.tracking.identity import identity
+from pvt_bench.tracking.record import Record, find_directory
 
 PARTS = ("backbone", "neck", "head")
 
@@ -63,6 +66,23 @@ def digests(config: DictConfig, data: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def open_record(config: DictConfig, data: dict[str, Any]) -> Record:
+    """The record of a configuration and of the views that it reads, locked; see `Record.open`."""
+    return Record.open(
+        read_keys(config),
+        config.results_dir,
+        label(config),
+        digests(config, data),
+        config.rerun,
+    )
+
+
+def find_record(config: DictConfig, data: dict[str, Any]) -> Path:
+    """The directory of the record that `open_record` would open, or make."""
+    key = identity(read_keys(config), digests(config, data))
+    return find_directory(config.results_dir, label(config), key)
+
+
 def experiment(config: DictConfig) -> str:
     """The MLflow experiment: the task; costs and speeds have their own beside it."""
     part = f"/{config.mode}" if config.mode in (Mode.cost, Mode.speed) else ""
@@ -87,6 +107,48 @@ def label(config: DictConfig) -> str:
 def params(config: DictConfig) -> dict[str, Any]:
     """What the run was set to, by dotted key, for MLflow."""
     return dict(_flatten(read_keys(config)))
+
+
+def datasets(config: DictConfig, data: dict[str, Any]) -> list[dict[str, str]]:
+    """What the run reads, for MLflow's inputs."""
+    context = {"train": "training", "val": "evaluation"}
+    return [
+        {
+            "name": f"{config.dataset.name} {split}",
+            "digest": view.fingerprint[:36],
+            "source": str(config.dataset.root),
+            "context": context[split],
+        }
+        for split, view in data.items()
+    ]
+
+
+def description(outcome: Outcome, used: dict[str, Any]) -> str:
+    """What the run was, with what, and its row, in Markdown.
+
+    used: what `tracking.environment.environment` gives, with the device.
+    """
+    config = outcome.config
+    figures = _headline(config, outcome.row)
+    lengths = {"epochs": config.schedule.epochs, "steps": config.schedule.steps}
+    length = next((f"{value} {unit}" for unit, value in lengths.items() if value is not None), "")
+    facts = {
+        "task": f"{config.task.name}, mode {config.mode}",
+        "dataset": config.dataset.name,
+        "schedule": f"{config.schedule.name}: {length}, batches of {config.schedule.batch_size}",
+        "device": used["device"],
+        "versions": f"torch {used['packages']['torch']}, Python {used['python']}",
+        "commit": f"{used['commit']}{' with changes' if used['dirty'] else ''}",
+        "record": str(outcome.directory),
+    }
+    if config.mode in (Mode.cost, Mode.speed):
+        del facts["dataset"], facts["schedule"]
+    shown = ("–" if math.isnan(value) else f"{value:.1f}" for value in figures.values())
+    heads, values = " | ".join(figures), " | ".join(shown)
+    rule = " | ".join(["---:"] * len(figures))
+    lines = [f"- **{key}**: {value}" for key, value in facts.items()]
+    # The row comes first: the page folds the rest away.
+    return "\n".join([f"| {heads} |", f"| {rule} |", f"| {values} |", "", *lines, ""])
 
 
 def show(outcome: Outcome, as_line: bool = False) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pvt_bench.building import build_module, count_workers
+from pvt_bench.measure.usage import usage
 from pvt_bench.screen import progress_bar, say, warn
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
@@ -97,6 +98,8 @@ class Training:
         config, schedule = self.config, self.config.schedule
 
         def save(step: int) -> None:
+            if processes.rank() > 0:
+                return
             state = {
                 "step": step,
                 "seconds": self.seconds,
@@ -110,7 +113,8 @@ class Training:
             self.mirror.push(step)
 
         def log(step: int, values: dict[str, float]) -> None:
-            self.record.log(step, values | {"train/images_seen": step * schedule.batch_size})
+            seen = {"train/images_seen": float(step * schedule.batch_size)}
+            self.record.log(step, values | seen | usage())
             bar.note = f"loss {values['train/loss']:.3f}"
 
         loader = train_loader(

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pvt_bench.building import (
     build_network,
     build_skeleton,
     check,
+    check_device,
     count_workers,
     device,
     open_data,
@@ -31,25 +32,17 @@ from pvt_bench.describing import Outcome
 from pvt_bench.fitting import Training
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
-from pvt_bench.screen import progress_bar, say, warn
+from pvt_bench.screen import progress_bar, say, silence, warn
 from pvt_bench.tracking.environment import environment, source_commit
 from pvt_bench.tracking.mlflow import Mirror, check_uri, default_uri
-from pvt_bench.tracking.record import Record
+from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
+from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training import processes
 from pvt_bench.training.interruption import Interrupted
 from pvt_bench.training.optim import count_steps
+from pvt_bench.training.process_group import joined
 
 Row = dict[str, float]
-# What MLflow gets of a record, where it is there.
-ARTIFACTS = (
-    "config.yaml",
-    "environment.json",
-    "predictions.json",
-    "predictions.csv",
-    "per_class.csv",
-    "confusion.csv",
-    "precision_recall.csv",
-)
 
 
 @dataclass
@@ -69,26 +62,39 @@ class Work:
     epoch_steps: int
 
     @property
-    def checkpoints(self) -> Path:
-        """Where the checkpoints are while the run is not finished."""
-        return self.record.directory / "checkpoints"
-
-    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the published protocol."""
         height, width = self.config.task.protocol.size
         return height, width
 
 
-def run(config: DictConfig, dataset_line: str = "") -> Outcome:
+@dataclass(frozen=True)
+class Placing:
+    """How a run is shown in MLflow beside others: its name, and tags such as its parent's."""
+
+    name: str | None = None
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+def run(config: DictConfig, dataset_line: str = "", placing: Placing = Placing()) -> Outcome:
     """Do what `config.mode` says, or give the result if it was done before.
+
+    Every process of the run calls it; the first one keeps the record.
 
     Raises InputError for what the user can mend; Interrupted where asked to stop, after a
     checkpoint.
     """
+    with joined():
+        if processes.rank() > 0:
+            silence()
+        return _run(config, dataset_line, placing)
+
+
+def _run(config: DictConfig, dataset_line: str, placing: Placing) -> Outcome:
     uri = config.tracking.uri or default_uri(config.results_dir)
     check_uri(uri)
     check(config)
+    check_device(config)
     skeleton = build_skeleton(config)
     data, length = {}, (0, 0)
     if config.mode in (Mode.train, Mode.test):
@@ -96,14 +102,8 @@ def run(config: DictConfig, dataset_line: str = "") -> Outcome:
         data = open_data(config)
     if config.mode == Mode.train:
         length = count_steps(config.schedule, len(data["train"]))
-    with Record.open(
-        describing.read_keys(config),
-        config.results_dir,
-        describing.label(config),
-        describing.digests(config, data),
-        config.rerun,
-    ) as record:
-        mirror = open_mirror(config, record, uri)
+    with opened(config, data) as record:
+        mirror = open_mirror(config, data, record, uri, placing)
         if record.status["state"] == "finished":
             say(f"finished before (rerun=true starts over): {record.directory}")
             made_by, here = record.status["commit"], source_commit()
@@ -119,6 +119,20 @@ def run(config: DictConfig, dataset_line: str = "") -> Outcome:
     return Outcome(config, record.directory, status["result"], status.get("measured", {}))
 
 
+@contextmanager
+def opened(config: DictConfig, data: dict[str, Any]) -> Iterator[Record]:
+    """The record of the run: the first process locks it, the others follow."""
+    own: list[Record] = []
+
+    def lead() -> Path:
+        own.append(describing.open_record(config, data))
+        return own[0].directory
+
+    directory = processes.first(lead)
+    with own[0] if own else Follower(directory) as record:
+        yield record
+
+
 def train(work: Work) -> None:
     """Train from the last checkpoint or from the start, then score."""
     from pvt_bench.training.checkpoint import delete_checkpoints
@@ -128,8 +142,9 @@ def train(work: Work) -> None:
     network = build_and_report(work, work.data["train"].num_classes)
     module = training.fit(network, work.epoch_steps)
     row = measure_cost(work.skeleton, work.size).metrics() | score(work, module)
-    finish(work, row | {"seconds": training.seconds}, work.steps, module.network)
-    delete_checkpoints(training.checkpoints)
+    if processes.rank() == 0:
+        finish(work, row | {"seconds": training.seconds}, work.steps, module.network)
+        delete_checkpoints(training.checkpoints)
 
 
 def test(work: Work) -> None:
@@ -139,7 +154,8 @@ def test(work: Work) -> None:
     network = build_and_report(work, view.num_classes)
     scores = score(work, build_module(work.config, network, None, view))
     row = measure_cost(work.skeleton, work.size).metrics() | scores
-    finish(work, row | {"seconds": time.monotonic() - began})
+    if processes.rank() == 0:
+        finish(work, row | {"seconds": time.monotonic() - began})
 
 
 def cost(work: Work) -> None:
@@ -189,17 +205,20 @@ def build_and_report(work: Work, num_classes: int) -> nn.Module:
 
 
 def score(work: Work, module: Any) -> Row:
-    """Score on the validation images; predictions and pictures go into the record."""
+    """Score on the validation images; predictions and pictures go into the record.
+
+    The first process has the scores, of the images of all.
+    """
     from pvt_bench.datasets.loading import Share, eval_loader
     from pvt_bench.training.loop import validate
 
     view, config, directory = work.data["val"], work.config, work.record.directory
     batch_size = config.trainer.eval_batch_size
-    with progress_bar("scoring", len(view)) as bar:
-        share = Share(processes.rank(), processes.count())
+    share = Share(processes.rank(), processes.count())
+    with progress_bar("scoring", len(view) // processes.count()) as bar:
         loader = eval_loader(view, batch_size, count_workers(config), share)
         validate(module, loader, config.trainer, directory, bar.advance)
-    scores: Row = module.score(directory)
+    scores: Row = module.score(directory) if processes.rank() == 0 else {}
     return scores
 
 
@@ -215,24 +234,16 @@ def finish(work: Work, row: Row, step: int = 0, network: nn.Module | None = None
     # A run that was killed right here has its row already; each step has a metric once.
     if not any(row.keys() <= point.values.keys() for point in record.points()):
         record.log(step, row)
+    outcome = Outcome(work.config, directory, row, record.status.get("measured", {}))
+    (directory / DESCRIPTION).write_text(describing.description(outcome, used))
     record.update(state="finished", result=row, step=step)
     publish(record, work.mirror)
 
 
-def publish(record: Record, mirror: Mirror) -> None:
-    """Send MLflow all of a finished record that it has not yet."""
-    for name in ARTIFACTS:
-        if (record.directory / name).exists():
-            mirror.log_artifacts(record.directory / name)
-    for folder in ("pictures", "predictions"):
-        if (record.directory / folder).exists():
-            mirror.log_artifacts(record.directory / folder, folder=folder)
-    mirror.finish("finished")
-    record.update(mirrored=not mirror.behind)
-
-
-def open_mirror(config: DictConfig, record: Record, uri: str) -> Mirror:
-    """The run in MLflow that mirrors a record."""
+def open_mirror(
+    config: DictConfig, data: dict[str, Any], record: Record, uri: str, placing: Placing
+) -> Mirror:
+    """The run in MLflow that mirrors a record; only the first process has one."""
     tags = {
         "task": config.task.name,
         "model": config.model.name,
@@ -243,8 +254,17 @@ def open_mirror(config: DictConfig, record: Record, uri: str) -> Mirror:
         "device": describe_device(device(config)),
         "torch": torch.__version__,
     }
-    name, params = describing.run_name(config), describing.params(config)
-    return Mirror(record, uri, describing.experiment(config), name, params, tags)
+    shown = Presentation(
+        describing.experiment(config),
+        placing.name or describing.run_name(config),
+        describing.params(config),
+        tags | placing.tags,
+        describing.datasets(config, data),
+    )
+    if processes.rank() > 0:
+        return shown.mirror(record, None)
+    shown.write(record.directory)
+    return shown.mirror(record, uri)
 
 
 @contextmanager
@@ -255,7 +275,8 @@ def ending(record: Record, mirror: Mirror) -> Iterator[None]:
         mirror.start()
         yield
     except BaseException as error:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        # submitit leaves by SystemExit where it is told to make room before the training has begun.
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
         state = "interrupted" if stopped else "failed"
         record.update(state=state, error=str(error))
         mirror.finish(state)

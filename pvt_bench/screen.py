@@ -30,6 +30,11 @@ def say(message: str) -> None:
     console.print(message, markup=False)
 
 
+def silence() -> None:
+    """Print nothing more: another process of the run does."""
+    console.quiet = True
+
+
 def warn(message: str) -> None:
     """Print a line that should not be overlooked."""
     console.print(f"warning: {message}", style="yellow", markup=False)

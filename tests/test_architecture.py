@@ -14,14 +14,15 @@ PACKAGE = Path(__file__).parents[1] / "pvt_bench"
 
 # From top to bottom; rooms on one floor do not import each other.
 FLOORS = (
-    ("__main__", "export", "preflight"),
-    ("report",),
+    ("__main__", "export", "preflight", "status", "sync"),
+    ("launching", "report"),
     ("run",),
     ("describing", "fitting"),
     ("building",),
     ("tasks",),
     ("networks",),
     ("backbones", "datasets", "measure", "training", "tracking"),
+    ("ending",),
     ("composing",),
     ("config", "screen"),
     ("errors",),
@@ -76,8 +77,9 @@ def test_light_rooms_stay_light(rooms: tuple[str, ...], forbidden: tuple[str, ..
             assert not {name.split(".")[0] for name in imports(path)} & set(forbidden), path
 
 
-def test_composing_needs_no_torch() -> None:
-    code = "import sys, pvt_bench.__main__; print(*sys.modules)"
+@pytest.mark.parametrize("command", ["__main__", "status", "sync"])
+def test_what_a_light_command_imports(command: str) -> None:
+    code = f"import sys, pvt_bench.{command}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "mlflow", "lightning"} & set(done.stdout.split())
 

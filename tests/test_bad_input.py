@@ -48,7 +48,7 @@ WRONG_WORDS = {
     "batch": ([*TRAIN, "schedule.batch_size=1000"], ["schedule.batch_size", "981"]),
     "length of the training": (
         [*RUN, "schedule.epochs=2"],
-        ["schedule.epochs=2", "schedule.steps=700"],
+        ["schedule.epochs=2", "schedule.steps=560"],
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The files of the published tables: every cell composes, and joins with what was published."""
+"""The files of tables and studies: every cell composes; a table joins with what was published."""
 
 import re
 from collections.abc import Iterator
@@ -9,13 +9,17 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from sweeping import compose_all, overrides_of
 
+from pvt_bench.composing import swept_keys
 from pvt_bench.config import config_dir, data_dir, register
+from pvt_bench.launching.preparing import cell_name
 from pvt_bench.report.published import FIGURES, figures_of, load_published
 
 NAMES = sorted(path.stem for path in data_dir("experiments").glob("table/*.yaml"))
 PUBLISHED = sorted(path.stem for path in data_dir("results").glob("published/*.csv"))
 MODELS = {path.stem for path in config_dir().glob("model/*.yaml")}
+STUDIES = sorted(path.stem for path in data_dir("experiments").glob("sweep/*.yaml"))
 TABLES = pytest.mark.parametrize("name", NAMES)
 
 
@@ -132,3 +136,41 @@ def _params(name: str, column: str, value: str) -> dict[str, float]:
     table = load_published(name)
     rows = table[(table["agreed"] == "yes") & (table[column] == value) & (table["params_m"] != "")]
     return dict(zip(rows["model"], rows["params_m"].astype(float), strict=True))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_cell_of_a_study_composes(name: str) -> None:
+    overrides = overrides_of(f"sweep={name}")
+    configs = compose_all(overrides)
+    assert all(OmegaConf.missing_keys(config) == set() for config in configs)
+    # Each cell is another run, which the summary tells apart by what was swept.
+    names = [cell_name(config, swept_keys(overrides)) for config in configs]
+    assert len(set(names)) == len(names) >= 5
+    settings = [str(OmegaConf.to_container(config, resolve=True)) for config in configs]
+    assert len(set(settings)) == len(settings)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_begins_as_a_lab_note(name: str) -> None:
+    """What it asks, what to type, what to expect; and every line to copy composes."""
+    text = (data_dir("experiments") / "sweep" / f"{name}.yaml").read_text()
+    note = text.partition("defaults:")[0]
+    assert note.startswith("# @package _global_\n")
+    assert "Expect" in note
+    commands = re.findall(r"python -m pvt_bench (.*?)(?:\s{2,}|$)", note, re.MULTILINE)
+    assert len(commands) >= 2
+    for command in commands:
+        words = command.split()
+        assert words[0] == f"sweep={name}"
+        assert compose_all(overrides_of(*words)[:1])
+
+
+def test_the_study_of_reduction_ratios_has_plain_attention_and_the_published_ones() -> None:
+    ratios: dict[str, set[str]] = {}
+    for words in overrides_of("sweep=sr_ratios"):
+        typed = dict(word.split("=") for word in words)
+        ratios.setdefault(typed["model"], set()).add(typed["model.sr_ratios"])
+    assert set(ratios) == {"pvt_small", "pvt_v2_b2"}
+    for each in ratios.values():
+        assert len(each) >= 8
+        assert {"[1,1,1,1]", "[8,4,2,1]"} <= each

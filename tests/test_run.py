@@ -83,8 +83,10 @@ def test_one_run_from_the_command_to_the_row(
     assert status(record)["state"] == "finished"
     assert {path.name for path in record.iterdir()} == {
         "config.yaml",
+        "description.md",
         "environment.json",
         "metrics.jsonl",
+        "mlflow.json",
         "per_class.csv",
         "pictures",
         "precision_recall.csv",
@@ -98,6 +100,12 @@ def test_one_run_from_the_command_to_the_row(
     assert run.data.metrics["cost/gflops"] > 1
     assert run.data.params["model.depths"] == "[1, 1, 1, 1]"
     assert run.data.tags["model"] == "pvt_small"
+    assert "**dataset**: digits" in run.data.tags["mlflow.note.content"]
+    assert f"&run_uuid={run.info.run_id}" in run.data.tags["mlflow.note.content"]
+    inputs = run.inputs.dataset_inputs
+    assert {each.dataset.name for each in inputs} == {"digits train", "digits val"}
+    assert run.data.metrics["train/images_seen"] == 6 * int(run.data.params["schedule.batch_size"])
+    assert 0 <= run.data.metrics["system/cpu_utilization_percentage"] <= 100
     assert mlflow_steps(tmp_path / "results", run.info.run_id, "train/loss") == [2, 4, 6]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'results' / 'mlflow.db'}")
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}

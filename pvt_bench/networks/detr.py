@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.ops import MLP, box_convert, clip_boxes_to_image, generalized_box_iou
 
 from pvt_bench.networks.batch import normalise_and_pad
+from pvt_bench.training.processes import average, divisor
 
 WIDTH, HEADS, INSIDE = 256, 8, 2048
 TEMPERATURE = 10000
@@ -197,12 +198,19 @@ class DETR(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of all layers (section 3.1), each layer matched by itself.
 
+        Each is over the batch of all processes: see `pvt_bench.training.processes.divisor`.
+
         outputs: `logits` (L, B, Q, K + 1) and `boxes` (L, B, Q, 4).
         boxes, labels: of each image the true ones, (n_i, 4) as the outputs have them and (n_i,).
         """
         weights = outputs["logits"].new_ones(self.num_classes + 1)
         weights[-1] = self.no_object_weight
-        count = max(1, sum(len(each) for each in labels))
+        _, images, slots, _ = outputs["logits"].shape
+        count = divisor(weights.new_tensor(sum(len(each) for each in labels)))
+        # Of the queries of a layer; as many are matched in each.
+        matched = sum(min(len(each), slots) for each in labels)
+        unmatched = self.no_object_weight * (images * slots - matched)
+        weight = average(weights.new_tensor(matched + unmatched))
         losses = {
             name: outputs["boxes"].new_zeros(()) for name in ("classification", "box", "giou")
         }
@@ -214,7 +222,9 @@ class DETR(nn.Module):
             mine = torch.cat([p[q] for p, (q, _) in zip(predicted, pairs, strict=True)])
             truth = torch.cat([b[o] for b, (_, o) in zip(boxes, pairs, strict=True)])
             overlap = generalized_box_iou(corners(mine), corners(truth)).diag()
-            losses["classification"] += F.cross_entropy(logits.transpose(1, 2), classes, weights)
+            losses["classification"] += (
+                F.cross_entropy(logits.transpose(1, 2), classes, weights, reduction="sum") / weight
+            )
             losses["box"] += BOX * F.l1_loss(mine, truth, reduction="sum") / count
             losses["giou"] += GIOU * (1 - overlap).sum() / count
         return losses

@@ -22,6 +22,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from pvt_bench.networks.anchors import RATIOS, Anchors
 from pvt_bench.networks.batch import normalise_and_pad
 from pvt_bench.networks.neck import WIDTH, FeaturePyramid
+from pvt_bench.training.processes import divisor
 
 SCALES = tuple(2 ** (octave / 3) for octave in range(3))
 
@@ -104,10 +105,13 @@ class RetinaNet(nn.Module):
     def _losses(
         self, outputs: dict[str, Tensor], anchors: Tensor, targets: Sequence[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Focal loss and L1 loss, both over the number of positive anchors in the batch."""
+        """Focal loss and L1 loss, both over the number of positive anchors in the batch.
+
+        That is the batch of all processes: see `pvt_bench.training.processes.divisor`.
+        """
         logits, deltas = outputs["cls_logits"].float(), outputs["bbox_regression"].float()
         classification, box = logits.new_zeros(()), logits.new_zeros(())
-        positives = 0
+        positives = torch.zeros((), dtype=torch.int64, device=logits.device)
         for image_logits, image_deltas, target in zip(logits, deltas, targets, strict=True):
             matches = self._match(anchors, target["boxes"])
             positive = matches >= 0
@@ -120,11 +124,9 @@ class RetinaNet(nn.Module):
             truth = target["boxes"][matches[positive]]
             truth_deltas = self.box_coder.encode_single(truth, anchors[positive])
             box = box + F.l1_loss(image_deltas[positive], truth_deltas, reduction="sum")
-            positives += int(positive.sum())
-        return {
-            "classification": classification / max(1, positives),
-            "box": box / max(1, positives),
-        }
+            positives = positives + positive.sum()
+        count = divisor(positives)
+        return {"classification": classification / count, "box": box / count}
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> Tensor:
         """For each anchor the index of its box, or a negative number (A,)."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from pvt_bench.measure.segmentation import IGNORED
 from pvt_bench.networks.batch import normalise_and_pad
+from pvt_bench.training.processes import divisor
 
 
 class Segmenter(nn.Module):
@@ -55,6 +56,8 @@ class Segmenter(nn.Module):
 def cross_entropy(logits: Tensor, segments: Sequence[Tensor]) -> Tensor:
     """The mean over the counted pixels of a padded batch; zero where no pixel counts.
 
+    The pixels are those of all processes: see `pvt_bench.training.processes.divisor`.
+
     logits: (B, num_classes, H, W); segments: of each image (H_i, W_i), padded here as ignored.
     """
     shape = (len(logits), *logits.shape[-2:])
@@ -62,4 +65,4 @@ def cross_entropy(logits: Tensor, segments: Sequence[Tensor]) -> Tensor:
     for place, of_image in zip(truth, segments, strict=True):
         place[: of_image.shape[0], : of_image.shape[1]] = of_image
     total = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
-    return total / (truth != IGNORED).sum().clamp(min=1)
+    return total / divisor((truth != IGNORED).sum())

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor, nn
 
-from pvt_bench.training.loop import check_finite
+from pvt_bench.training.finite import check_finite
 from pvt_bench.training.processes import gather
 
 BuildOptimizer = Callable[[nn.Module], tuple[Any, Any]]

@@ -54,6 +54,8 @@ class Classification(Task):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Keep the best guesses of each image."""
         images, targets = batch
+        if not images:  # of a process that has no batch
+            return
         for logits, target in zip(self.network(images).float().cpu(), targets, strict=True):
             label = int(target["label"])
             best = logits.topk(min(KEPT, len(logits)))

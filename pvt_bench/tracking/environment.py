@@ -1,5 +1,6 @@
 """Where a run ran: versions, host, commit."""
 
+import hashlib
 import os
 import platform
 import socket
@@ -47,6 +48,29 @@ def source_dirty(source: Path = SOURCE) -> bool | None:
     """Whether the checkout differs from its commit; None if there is no commit."""
     changes = _git(source, "status", "--porcelain")
     return None if changes is None or source_commit(source) is None else changes != ""
+
+
+def launch_here(pid: int | None = None, log: str | None = None) -> dict[str, Any]:
+    """Which job this process belongs to, so that others can ask whether it is still there.
+
+    On SLURM its number; elsewhere host and number of the process that stands for it.
+    """
+    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        array, task = (os.environ.get(f"SLURM_ARRAY_{each}_ID") for each in ("JOB", "TASK"))
+        job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+        return {"launcher": "slurm", "job": job}
+    pid = pid or int(os.environ.get("SUBMITIT_LOCAL_JOB_ID") or os.getpid())
+    launch = {"launcher": "local", "host": socket.gethostname(), "pid": pid}
+    return launch if log is None else launch | {"log": log}
+
+
+def source_digest() -> str:
+    """SHA-256 over the package's Python files: what a queued run shall be run with."""
+    digest = hashlib.sha256()
+    package = SOURCE / "pvt_bench"
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -62,6 +62,17 @@ class MetricsFile:
                         "mend or delete that line."
                     ) from error
 
+    def tail(self, size: int = 1 << 14) -> list[Point]:
+        """The last points, as many as whole lines fit into `size` bytes."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            start = max(0, self.path.stat().st_size - size)
+            file.seek(start)
+            lines = file.read().split(b"\n")
+        # The first line may lack its beginning, the last its end.
+        return [_decode(line) for line in lines[1 if start else 0 : -1]]
+
     def repair(self) -> None:
         """Cut off a last line without an end."""
         if self.path.exists():

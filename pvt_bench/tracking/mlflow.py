@@ -5,7 +5,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ DATABASES = ("postgresql", "mysql", "mssql")
 SQLITE_PATIENCE_S = 60.0
 RETRY_AFTER_S = 180.0
 ENDED = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+NOTE_TAG = "mlflow.note.content"  # what the page shows as the description of a run
 METRIC_NAME = re.compile(r"[\w.\- :/]{1,250}")
 
 logger = logging.getLogger(__name__)
@@ -84,29 +85,34 @@ class Mirror:
 
     Args:
         record: an open record.
-        uri: an address that `check_uri` accepts.
+        uri: an address that `check_uri` accepts; None where another process mirrors the record.
         experiment: its name; the experiment is made where it does not exist.
         run_name: for people.
         params: written once, when the run is new.
         tags: what one filters by; set at every start.
+        datasets: what the run reads, for MLflow's inputs; see `Store.log_datasets`.
         retry_after: seconds for which a store that failed is left alone.
     """
 
     def __init__(
         self,
         record: Record,
-        uri: str,
+        uri: str | None,
         experiment: str,
         run_name: str,
         params: Mapping[str, object],
         tags: Mapping[str, object],
         retry_after: float = RETRY_AFTER_S,
+        datasets: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        check_uri(uri)
-        self._record, self._uri, self._experiment = record, uri, experiment
-        self._shown = _without_password(uri)
+        if uri is not None:
+            check_uri(uri)
+        self._record, self._uri, self._experiment = record, uri or "", experiment
+        self._shown = _without_password(self._uri)
         self._run_name, self._params, self._tags = run_name, dict(params), dict(tags)
         self._retry_after = retry_after
+        self._datasets = datasets
+        self._description = ""
         noted = record.status.get("mlflow") or {}
         self._due: float = math.inf if noted.get("due") == "all" else noted.get("due", -1)
         self._artifacts: list[tuple[Path, str | None]] = []
@@ -142,6 +148,10 @@ class Mirror:
         self._artifacts += [(path, folder) for path in paths]
         self._send()
 
+    def describe(self, text: str) -> None:
+        """Give the run a description in Markdown; `{run_id}` in it is filled in when it is sent."""
+        self._description = text
+
     def finish(self, state: str) -> None:
         """End the run in the record's `state`: finished (all points are sent), failed, interrupted.
 
@@ -153,11 +163,13 @@ class Mirror:
         self._send(now=True)
 
     def _send(self, now: bool = False) -> None:
+        if not self._uri:
+            return
         if self._failed_at is not None and not now and not self._rested(self._failed_at):
             self._note(behind=True)
             return
         try:
-            with self._exclusive():
+            with exclusive(self._uri):
                 self._bring_up()
         # Whatever a store, a driver or a network may raise: the run is worth more than its mirror.
         except Exception as error:
@@ -174,6 +186,10 @@ class Mirror:
         while self._artifacts:
             store.log_artifact(run_id, *self._artifacts[0])
             del self._artifacts[0]
+        if self._description:
+            text = self._description.replace("{run_id}", run_id)
+            store.set_tags(run_id, {NOTE_TAG: text})
+            self._description = ""
         if self._end is not None:
             store.terminate(run_id, self._end)
             self._end = None
@@ -196,6 +212,7 @@ class Mirror:
         self._store, self._run_id = store, run.info.run_id
         self._note(behind=True)
         store.log_params(run, self._params)
+        store.log_datasets(run, self._datasets)
         noted = {name: status.get(name) for name in ("commit", "host", "attempt")}
         store.set_tags(self._run_id, {**noted, "identity": self._record.identity, **self._tags})
         store.supersede(status.get("superseded", []), by=self._run_id)
@@ -225,14 +242,6 @@ class Mirror:
                 else:
                     yield Value(name, point.step, point.time, value)
 
-    def _exclusive(self) -> AbstractContextManager[object]:
-        # Processes that open a fresh sqlite store at once die over its schema; later ones wait.
-        if urlsplit(self._uri).scheme != "sqlite":
-            return nullcontext()
-        database = Path(self._uri.removeprefix("sqlite:///"))
-        database.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(f"{database}.lock", timeout=SQLITE_PATIENCE_S)
-
     def _fall_behind(self, error: Exception) -> None:
         # A request may have arrived though its answer did not: next time the store is asked.
         self._store, self._run_id = None, None
@@ -242,7 +251,7 @@ class Mirror:
                 "MLflow at %s does not take the run (%s). Nothing is lost: the points are in %s, "
                 "and are sent later on, or when the same command is typed again.",
                 self._shown,
-                _reason(error),
+                reason(error),
                 self._record.directory / "metrics.jsonl",
             )
         self._failed_at = time.monotonic()
@@ -272,7 +281,20 @@ class Mirror:
             self._left_out.add(name)
 
 
-def _reason(error: Exception) -> str:
+def exclusive(uri: str) -> AbstractContextManager[object]:
+    """Hold the store where it is a sqlite file.
+
+    Processes that open a fresh one at once die over its schema; later ones wait for each other.
+    """
+    if urlsplit(uri).scheme != "sqlite":
+        return nullcontext()
+    database = Path(uri.removeprefix("sqlite:///"))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{database}.lock", timeout=SQLITE_PATIENCE_S)
+
+
+def reason(error: Exception) -> str:
+    """Why a store did not take something, on one line and without its password."""
     # Of a failed request the innermost cause comes last, after the whole address.
     text = str(error).rpartition("Caused by ")[2].strip() or type(error).__name__
     return _without_password(text.splitlines()[0])[:300]

@@ -16,13 +16,19 @@ from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
 
 from pvt_bench.errors import InputError
-from pvt_bench.tracking.environment import source_commit
+from pvt_bench.tracking.environment import launch_here, source_commit
+from pvt_bench.tracking.heartbeat import Heartbeat, is_beating
 from pvt_bench.tracking.identity import identity
 from pvt_bench.tracking.metrics import MetricsFile, Point, replace
 
+HEARTBEAT = "heartbeat"
 STATES = ("queued", "running", "finished", "failed", "interrupted")
 # Loader workers inherit the lock and outlive a killed run by some seconds.
 ORPHANS_LEAVE_AFTER = 15.0
+
+
+class AlreadyRunning(InputError):
+    """Another process works on the run."""
 
 
 class Record:
@@ -34,12 +40,13 @@ class Record:
     while the run is going on turns the state to `failed`, or to `interrupted` for Ctrl-C.
     """
 
-    def __init__(self, directory: Path, lock: BaseFileLock) -> None:
+    def __init__(self, directory: Path, lock: BaseFileLock | None) -> None:
         self.directory = directory
         self.results_dir = directory.parents[3]
         self.identity = directory.name.rpartition("-")[2]
         self._metrics = MetricsFile(directory / "metrics.jsonl")
         self._lock = lock
+        self._heartbeat: Heartbeat | None = None
         self._status: dict[str, Any] = {}
 
     @classmethod
@@ -66,15 +73,11 @@ class Record:
         """
         results_dir = Path(results_dir).expanduser().resolve()
         key = identity(config, content or {})
-        parts = [_safe(part) for part in label.split("/")]
-        if len(parts) != 3:
-            raise ValueError(f"a label has three parts, task/dataset/name: {label!r}")
         with _writing(results_dir):
             lock = _acquire(results_dir, key)
             try:
-                found = sorted((results_dir / "runs").glob(f"*/*/*-{key}"))
-                named = results_dir.joinpath("runs", *parts[:2], f"{parts[2]}-{key}")
-                record = cls(found[0] if found else named, lock)
+                record = cls(find_directory(results_dir, label, key), lock)
+                _refuse_running_elsewhere(record.directory)
                 record._prepare(config, rerun)
             except BaseException:
                 lock.release()
@@ -96,6 +99,7 @@ class Record:
             lock = _acquire(results_dir, key)
             try:
                 record = cls(directory, lock)
+                _refuse_running_elsewhere(directory)
                 record._load()
             except BaseException:
                 lock.release()
@@ -131,8 +135,10 @@ class Record:
             host=socket.gethostname(),
             pid=os.getpid(),
             commit=source_commit(),
+            launch={**(self._status.get("launch") or {}), **launch_here()},
             error=None,
         )
+        self._heartbeat = Heartbeat(self.directory / HEARTBEAT)
 
     def log(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Append one point to `metrics.jsonl`."""
@@ -150,7 +156,10 @@ class Record:
 
     def close(self) -> None:
         """Let other processes open the record."""
-        self._lock.release()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -198,6 +207,37 @@ class Record:
         shutil.rmtree(removed)
 
 
+class Follower(Record):
+    """A run's record as its processes beside the first one have it: they write nothing."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, None)
+        self._status = read_status(directory)
+
+    def update(self, **fields: Any) -> None:
+        """Keep fields for this process alone."""
+        self._status |= fields
+
+    def begin(self) -> None:
+        """The first process notes the attempt."""
+
+    def log(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """The first process writes the points."""
+
+    def cut(self, step: int) -> None:
+        """The first process cuts the points."""
+
+
+def find_directory(results_dir: Path | str, label: str, key: str) -> Path:
+    """Where the record of an identity is, whatever its label was, or where it is to be."""
+    runs = Path(results_dir).expanduser().resolve() / "runs"
+    parts = [_safe(part) for part in label.split("/")]
+    if len(parts) != 3:
+        raise ValueError(f"a label has three parts, task/dataset/name: {label!r}")
+    found = sorted(runs.glob(f"*/*/*-{key}"))
+    return found[0] if found else runs.joinpath(*parts[:2], f"{parts[2]}-{key}")
+
+
 def find_records(results_dir: Path | str) -> list[Path]:
     """The directories of all records under `results_dir`, sorted; none of them is opened."""
     return sorted(path.parent for path in Path(results_dir).glob("runs/*/*/*/status.json"))
@@ -232,13 +272,26 @@ def _acquire(results_dir: Path, key: str) -> BaseFileLock:
     except Timeout:
         holder = _read_json(holder_file) if holder_file.exists() else {}
         who = ", ".join(f"{name} {value}" for name, value in holder.items())
-        raise InputError(
+        raise AlreadyRunning(
             f"The run {key} is already running ({who}). One process at a time works on a run: "
             "wait for it or stop it, then type the same command again."
         ) from None
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
     replace(holder_file, json.dumps(holder).encode())
     return lock
+
+
+def _refuse_running_elsewhere(directory: Path) -> None:
+    # A network file system may keep locks for one host only; a heartbeat is seen by all.
+    status_file = directory / "status.json"
+    status = _read_json(status_file) if status_file.exists() else {}
+    elsewhere = status.get("host") != socket.gethostname()
+    if status.get("state") == "running" and elsewhere and is_beating(directory / HEARTBEAT):
+        raise AlreadyRunning(
+            f"The run {directory.name} is already running (host {status['host']}, pid "
+            f"{status['pid']}). One process at a time works on a run: wait for it or stop it, then "
+            "type the same command again."
+        )
 
 
 def _safe(part: str) -> str:

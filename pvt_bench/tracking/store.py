@@ -3,13 +3,14 @@
 Importing this module imports MLflow, which takes more than a second.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import (
     MAX_METRICS_PER_BATCH,
@@ -22,6 +23,9 @@ for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 T = TypeVar("T")
+# The page shows an experiment's runs with their metrics, and not as those of a chat.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+CONTEXT_TAG = "mlflow.data.context"  # the split that a dataset is read for
 RECORD_TAG = "pvt_bench.record"
 
 
@@ -73,11 +77,34 @@ class Store:
         for batch in _batches(missing, MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(run.info.run_id, params=batch)
 
+    def log_datasets(self, run: Run, datasets: Sequence[Mapping[str, str]]) -> None:
+        """Log what a run reads as its inputs, each with `name`, `digest`, `source`, `context`."""
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=each["name"],
+                    digest=each["digest"],
+                    source_type="local",
+                    source=json.dumps({"uri": each["source"]}),
+                ),
+                [InputTag(CONTEXT_TAG, each["context"])],
+            )
+            for each in datasets
+        ]
+        if inputs and not (run.inputs and run.inputs.dataset_inputs):
+            self._client.log_inputs(run.info.run_id, inputs)
+
     def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Set tags, over old values of theirs."""
         entities = [RunTag(key, str(value)[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()]
         for batch in _batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(run_id, tags=batch)
+
+    def set_run_tag(self, run_id: str, key: str, value: str, over: bool) -> None:
+        """Set a tag, if the run is there; one that it has only where `over` says so."""
+        run = self._find(run_id)
+        if run is not None and (over or key not in run.data.tags):
+            self._client.set_tag(run_id, key, value)
 
     def supersede(self, run_ids: Iterable[str], by: str) -> None:
         """Tag runs that were started over, where the store still has them."""
@@ -113,7 +140,7 @@ class Store:
         root = self._artifact_root
         location = (root / name).as_uri() if root else None
         try:
-            return self._client.create_experiment(name, artifact_location=location)
+            return self._client.create_experiment(name, location, tags=KIND)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

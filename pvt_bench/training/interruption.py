@@ -6,16 +6,27 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has stopped; the same command goes on from there."""
+    """The run was asked to stop and has stopped; the same command goes on from there.
+
+    signal: the number of the signal that asked.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class Interruption:
-    """While entered, SIGINT and SIGTERM only set `requested`; a second one acts at once."""
+    """While entered, a signal to stop is only noted in `received`; a second one acts at once.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGINT and SIGTERM end a run for good; SIGUSR2 is how a scheduler announces that it will take
+    the machine away, or that the time is over.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
     def __init__(self) -> None:
-        self.requested = False
+        self.received = 0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -37,7 +48,7 @@ class Interruption:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.received = number
         self._restore()
 
     def _restore(self) -> None:

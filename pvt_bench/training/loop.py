@@ -6,7 +6,6 @@ uninterrupted one would have done.
 """
 
 import logging
-import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any, Protocol
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from pvt_bench.training import processes
 from pvt_bench.training.interruption import Interrupted, Interruption
+from pvt_bench.training.process_group import trainer_settings
 
 
 class TrainerOptions(Protocol):
@@ -61,16 +61,18 @@ class Steps(L.Callback):
         self.gradient_clip = gradient_clip
         self.average = average
         self.interruption = Interruption()
+        self.stop = 0
 
     def on_train_start(self, *_: Any) -> None:
         # Lightning answers SIGTERM by leaving at once, without a checkpoint.
         self.interruption.arm()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        # Drop path and the mixing of images draw from the global generators: from seed and step
-        # alone, a resumed run draws what an uninterrupted one would have drawn.
-        torch.manual_seed((self.seed << 32) + self.step)
-        np.random.seed([self.seed, self.step])  # noqa: NPY002
+        # Drop path and the mixing of images draw from the global generators: from seed, step and
+        # rank alone, a resumed run draws what an uninterrupted one would have drawn.
+        rank = processes.rank()
+        torch.manual_seed((self.seed << 32) + (rank << 26) + self.step)
+        np.random.seed([self.seed, self.step, rank])  # noqa: NPY002
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, module: L.LightningModule, optimizer: Any
@@ -87,13 +89,17 @@ class Steps(L.Callback):
             self.average.update_parameters(module.network)  # type: ignore[arg-type]
         last = self.step == self.steps
         if self.step % self.options.log_every == 0 or last:
-            values = {f"train/{name}": float(value) for name, value in outputs.items()}
+            means = processes.average(torch.stack([value.float() for value in outputs.values()]))
+            names = (f"train/{name}" for name in outputs)
+            values = dict(zip(names, means.tolist(), strict=True))
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             self.write_point(self.step, values | {"train/lr": rate})
         self.advance()
-        if self.step % self.options.checkpoint_every == 0 or last or self.interruption.requested:
+        # The signal reaches each process at another moment: they stop after the same step.
+        self.stop = max(processes.gather([self.interruption.received]))
+        if self.step % self.options.checkpoint_every == 0 or last or self.stop:
             self.write_checkpoint(self.step)
-        if self.interruption.requested:
+        if self.stop:
             trainer.should_stop = True
 
 
@@ -105,7 +111,6 @@ def build_trainer(options: TrainerOptions, directory: Path, **settings: Any) -> 
     warnings.filterwarnings("ignore", module=r"lightning\.")
     return L.Trainer(
         accelerator=options.accelerator,
-        devices=1,
         precision=options.precision,
         max_epochs=1,
         logger=False,
@@ -114,6 +119,7 @@ def build_trainer(options: TrainerOptions, directory: Path, **settings: Any) -> 
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=directory,
+        **trainer_settings(),
         **settings,
     )
 
@@ -138,10 +144,11 @@ def fit(
         except RuntimeError:
             # A scheduler stops each process by itself: where a worker is gone first, the step
             # that waits for it fails, and the last checkpoint is what the next start goes on from.
-            if not loop.interruption.requested:
+            if not loop.interruption.received:
                 raise
     if loop.step < loop.steps:
-        raise Interrupted(f"stopped after step {loop.step} of {loop.steps}")
+        signal = loop.stop or loop.interruption.received
+        raise Interrupted(f"stopped after step {loop.step} of {loop.steps}", signal)
 
 
 class _Scoring(L.Callback):
@@ -158,8 +165,8 @@ class _Scoring(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         self.advance(len(batch[0]))
-        if self.interruption.requested:
-            raise Interrupted("stopped while scoring")
+        if self.interruption.received:
+            raise Interrupted("stopped while scoring", self.interruption.received)
 
 
 def validate(
@@ -173,13 +180,3 @@ def validate(
     with Interruption() as interruption:
         trainer = build_trainer(options, directory, callbacks=[_Scoring(advance, interruption)])
         trainer.validate(module, loader, verbose=False)
-
-
-def check_finite(losses: dict[str, Tensor], image_ids: list[int]) -> None:
-    """Stop where a loss is not a number: nothing after it could be trusted."""
-    bad = [name for name, value in losses.items() if not math.isfinite(float(value.detach()))]
-    if bad:
-        raise FloatingPointError(
-            f"The {' and the '.join(bad)} loss is not finite, on the images {image_ids}. "
-            "The last checkpoint is kept; a lower schedule.lr or a schedule.gradient_clip may help."
-        )

@@ -1,8 +1,12 @@
 """What several processes of one run tell each other; one process alone is the plain case."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from torch import distributed
+import torch
+from torch import Tensor, distributed
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -22,3 +26,49 @@ def gather(items: list[Any]) -> list[Any]:
     parts: list[Any] = [None] * count()
     distributed.all_gather_object(parts, items)
     return [item for part in parts for item in part]
+
+
+def first(action: Callable[[], T]) -> T:
+    """What `action` gives on the first process, which alone does it, on all of them.
+
+    An exception that it raises there is raised on all.
+    """
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = action()
+        except Exception as error:
+            outcome[1] = error
+    if count() > 1:
+        distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: T = outcome[0]
+    return result
+
+
+def all_of(verdict: Tensor) -> bool:
+    """Whether a verdict () bool is true on every process."""
+    if count() > 1:
+        verdict = verdict.to(torch.int32)
+        distributed.all_reduce(verdict, distributed.ReduceOp.MIN)
+    return bool(verdict)
+
+
+def average(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes, on each of them; no gradient passes."""
+    if count() == 1:
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / count()
+
+
+def divisor(number: Tensor) -> Tensor:
+    """By what the sum of a loss over `number` () things of this process is divided.
+
+    It is the mean number of a process, but at least one thing in all. Gradients are averaged over
+    the processes: so they are those of the sum over the things of the whole batch, divided by
+    their number, however the things are spread.
+    """
+    return average(number).clamp(min=1 / count())

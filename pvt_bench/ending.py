@@ -1,0 +1,29 @@
+"""How a command ends: what it prints of an error, and its exit code."""
+
+import sys
+import traceback
+
+from pvt_bench.composing import explain
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def report(error: Exception, full: bool) -> int:
+    """Print an error as its reader can use it, and give the exit code.
+
+    full: with its traceback, whatever it is.
+    """
+    message = explain(error)
+    # By its name: the class lies in a room that imports torch.
+    interrupted = type(error).__name__ == "Interrupted"
+    # A loss that is not a number: the message has all that there is to know.
+    diverged = isinstance(error, FloatingPointError)
+    if full or (message is None and not interrupted and not diverged):
+        traceback.print_exception(error)
+    elif interrupted:
+        print(f"{error}; the same command goes on from there", file=sys.stderr)
+    else:
+        print(f"error: {message or error}", file=sys.stderr)
+    if interrupted:
+        return INTERRUPTED
+    return FAILED if message is None else REFUSED

@@ -1,0 +1,1 @@
+"""Sweeps: checked and frozen as a whole, started here or on SLURM, watched to their end."""

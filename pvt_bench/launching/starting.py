@@ -1,0 +1,120 @@
+"""From composed cells to their table: plan, claim, start, wait."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+from omegaconf import DictConfig
+
+from pvt_bench import describing
+from pvt_bench.config import LauncherName
+from pvt_bench.errors import InputError
+from pvt_bench.launching.preparing import Planned, claim, make_absolute, note_launches, plan
+from pvt_bench.launching.states import FAILURES, State, look
+from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
+from pvt_bench.launching.watching import parents_of_cells
+from pvt_bench.launching.work import Claimed, Local, RunHere, Work, begin, see_through
+from pvt_bench.screen import say, warn
+from pvt_bench.tracking.environment import launch_here
+from pvt_bench.tracking.mlflow import check_uri, default_uri
+from pvt_bench.tracking.parent import PARENT_TAG, adopt, open_parents
+
+
+def launch(
+    configs: Sequence[DictConfig],
+    swept: Sequence[str],
+    title: str,
+    typed: Sequence[str],
+    dataset_line: Callable[[DictConfig], str],
+    run_here: RunHere,
+) -> list[tuple[DictConfig, State]]:
+    """Start the cells of a sweep and wait for them; how they stand at the end.
+
+    configs: all with the same launcher; swept: the dotted keys that differ between them; title:
+    the sweep's name for people; typed: the command's words; run_here: runs one cell in this
+    process and reports what goes wrong.
+
+    Raises:
+        InputError: a cell cannot run; then none was started.
+    """
+    configs = [make_absolute(config) for config in configs]
+    config = configs[0]
+    if config.launcher.detach and config.launcher.name == LauncherName.in_process:
+        raise InputError(
+            "launcher.detach=true: cells that run in this process end with it. Type launcher=local "
+            "or launcher=slurm."
+        )
+    uri = config.tracking.uri or default_uri(config.results_dir)
+    check_uri(uri)
+    if config.launcher.name == LauncherName.slurm and uri.startswith("sqlite"):
+        warn(
+            "the MLflow store is a sqlite file, which is for one host: with nodes on several, type "
+            "tracking.uri=http://host:5000 of a tracking server"
+        )
+    planned = plan(configs, swept)
+    places = [str(describing.find_record(each.config, each.data)) for each in planned]
+    name = sweep_name(title, places)
+    results_dir = Path(config.results_dir)
+    experiments = [describing.experiment(each) for each in configs]
+    (results_dir / "sweeps").mkdir(parents=True, exist_ok=True)
+    # Two launches of the same sweep: the second one finds each cell claimed.
+    with FileLock(results_dir / "sweeps" / f".{name}.lock"):
+        parents = open_parents(uri, results_dir, name, experiments, " ".join(typed))
+        sweep = Sweep(name, results_dir, list(typed), [], parents, uri)
+        sweep, to_do = _claim_all(sweep, planned, dataset_line)
+        work = begin(config.launcher.name, sweep, to_do, run_here)
+    say(f"sweep: {sweep.directory}")
+    # Cells that were there before belong to the sweep in MLflow too.
+    adopt(uri, results_dir, parents_of_cells(sweep))
+    states = _detach(sweep, work) if config.launcher.detach else see_through(sweep, work)
+    by_place = {os.path.relpath(_directory(each), results_dir): each.config for each in planned}
+    return [(by_place[state.cell.place], state) for state in states]
+
+
+def failed(states: Sequence[State]) -> bool:
+    """Whether any cell ended otherwise than it should."""
+    return any(state.word in FAILURES for state in states)
+
+
+def _claim_all(
+    sweep: Sweep, planned: Sequence[Planned], dataset_line: Callable[[DictConfig], str]
+) -> tuple[Sweep, list[Claimed]]:
+    to_do: list[Claimed] = []
+    cells: dict[str, Cell] = {}
+    mine = launch_here()
+    for each in planned:
+        parent = sweep.parents.get(describing.experiment(each.config))
+        tags = {PARENT_TAG: parent} if parent else {}
+        cell, has_to_run = claim(each, sweep.name, mine, dataset_line(each.config), tags)
+        if cell.place not in cells and has_to_run:
+            to_do.append(Claimed(sweep.record(cell).resolve(), each.config))
+        cells.setdefault(cell.place, cell)
+    sweep = replace(sweep, cells=list(cells.values()))
+    sweep.write()
+    return sweep, to_do
+
+
+def _detach(sweep: Sweep, work: Work) -> list[State]:
+    """Leave the cells to themselves; on this machine a process stays behind to start them."""
+    if isinstance(work, Local):
+        directories = [str(each.directory) for each in work.to_do]
+        command = [sys.executable, "-m", "pvt_bench.launching.detached", str(sweep.directory)]
+        with (sweep.directory / "launcher.log").open("a") as log:
+            stay = subprocess.Popen(
+                [*command, *directories],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        note_launches(map(Path, directories), [launch_here(stay.pid)] * len(directories))
+    say(f"python -m pvt_bench.status sweep={sweep.name} shows how the cells stand")
+    return look(sweep)
+
+
+def _directory(planned: Planned) -> Path:
+    return describing.find_record(planned.config, planned.data)

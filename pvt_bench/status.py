@@ -1,0 +1,77 @@
+"""How the cells of sweeps stand, from their records and from SLURM, on any later day.
+
+`python -m pvt_bench.status` lists the sweeps under results_dir; `sweep=NAME` shows the cells of
+one: done, running with step and time left, queued with the reason, stopped, failed with the error,
+lost. `results_dir=PATH` looks elsewhere. Once all cells have ended, the sweep's table is written,
+as the command that started it would have done. Exit code 0: all done or under way; 1: a cell has
+failed, is lost or was stopped; 2: the command cannot be used.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pvt_bench.composing import read_words
+from pvt_bench.ending import FAILED, INTERRUPTED, report
+from pvt_bench.launching.states import FAILURES, RUNNING, State, look
+from pvt_bench.launching.summary import count, progress, show
+from pvt_bench.launching.sweep import Sweep, find_sweep, find_sweeps
+from pvt_bench.launching.watching import conclude, is_concluded
+from pvt_bench.screen import say, show_rows
+
+
+def main(words: Sequence[str]) -> int:
+    """Show what the command line names; the exit code."""
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
+    try:
+        results_dir = os.environ.get("PVT_BENCH_RESULTS", "results")
+        typed = read_words(words, {"sweep": None, "results_dir": results_dir})
+        place = Path(str(typed["results_dir"])).expanduser().absolute()
+        if typed["sweep"] is not None:
+            return show_cells(Sweep.read(find_sweep(place, typed["sweep"])))
+        return list_sweeps(place)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+
+
+def list_sweeps(results_dir: Path) -> int:
+    """A line for each sweep, and the cells of the only one."""
+    sweeps = [Sweep.read(path) for path in find_sweeps(results_dir)]
+    if not sweeps:
+        say(f"There is no sweep in {results_dir}. -m, table= and sweep= start one.")
+        return 0
+    if len(sweeps) == 1:
+        return show_cells(sweeps[0])
+    states = [look(sweep) for sweep in sweeps]
+    rows = [[sweep.name, count(each)] for sweep, each in zip(sweeps, states, strict=True)]
+    show_rows(f"sweeps in {results_dir}", ["sweep", "cells"], [list(row) for row in rows])
+    say("sweep=NAME shows the cells of one")
+    return FAILED if any(state.word in FAILURES for each in states for state in each) else 0
+
+
+def show_cells(sweep: Sweep) -> int:
+    """The table of a sweep."""
+    states = look(sweep)
+    if not is_concluded(sweep, states):
+        states = conclude(sweep, states)
+    states = [_with_progress(sweep, state) for state in states]
+    show(sweep, states)
+    for state in states:
+        log = (state.status.get("launch") or {}).get("log")
+        if state.word in FAILURES and log and Path(log).exists():
+            say(f"{state.cell.name}: log {log}")
+    return FAILED if any(state.word in FAILURES for state in states) else 0
+
+
+def _with_progress(sweep: Sweep, state: State) -> State:
+    return replace(state, why=progress(sweep, state)) if state.word == RUNNING else state
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""Sends MLflow what it has missed.
+
+`python -m pvt_bench.sync` looks through all records under results_dir: runs that a dead server did
+not take are sent, and a store that was lost is built again. `results_dir=PATH` looks elsewhere,
+`uri=ADDRESS` names another store than the one that each run was logged to. Runs at work are left
+alone: they send by themselves. Exit code 0: MLflow has everything; 1: something could not be sent;
+2: the command cannot be used.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pvt_bench.composing import read_words
+from pvt_bench.ending import FAILED, INTERRUPTED, report
+from pvt_bench.errors import InputError
+from pvt_bench.launching.states import look
+from pvt_bench.launching.sweep import Sweep, find_sweeps
+from pvt_bench.launching.watching import close, parents_of_cells
+from pvt_bench.screen import progress_bar, say, warn
+from pvt_bench.tracking.mlflow import ENDED, check_uri, default_uri
+from pvt_bench.tracking.parent import adopt, open_parents
+from pvt_bench.tracking.publishing import Presentation, publish
+from pvt_bench.tracking.record import AlreadyRunning, Record, find_records, read_status
+
+
+def main(words: Sequence[str]) -> int:
+    """Send what the command line names; the exit code."""
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
+    try:
+        results_dir = os.environ.get("PVT_BENCH_RESULTS", "results")
+        typed = read_words(words, {"results_dir": results_dir, "uri": None})
+        place = Path(str(typed["results_dir"])).expanduser().absolute()
+        return send_all(place, typed["uri"])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+
+
+def send_all(results_dir: Path, uri: str | None) -> int:
+    """Send every record; the exit code."""
+    if not results_dir.is_dir():
+        raise InputError(f"There is no directory {results_dir}. Type results_dir=PATH.")
+    if uri is not None:
+        check_uri(uri)
+    directories = find_records(results_dir)
+    behind = 0
+    with progress_bar("sending", len(directories)) as bar:
+        for directory in directories:
+            behind += not send(directory, uri or own_uri(directory, results_dir))
+            bar.advance()
+    for path in find_sweeps(results_dir):
+        restore_parents(Sweep.read(path), uri)
+    say(f"{len(directories) - behind} of {len(directories)} runs are in MLflow")
+    return FAILED if behind else 0
+
+
+def restore_parents(sweep: Sweep, uri: str | None) -> None:
+    """Make the runs that hold a sweep's cells in MLflow anew, where the store has lost them."""
+    address = uri or sweep.uri
+    experiments = [cell.experiment for cell in sweep.cells]
+    command = " ".join(sweep.typed)
+    parents = open_parents(address, sweep.results_dir, sweep.name, experiments, command)
+    if parents != sweep.parents:
+        sweep = replace(sweep, parents=parents, uri=address)
+        sweep.write()
+        adopt(address, sweep.results_dir, parents_of_cells(sweep), anew=True)
+    close(sweep, look(sweep))
+
+
+def own_uri(directory: Path, results_dir: Path) -> str:
+    """The store that a run was logged to, unless its address held a password."""
+    with_password = "***@"
+    noted = (read_status(directory).get("mlflow") or {}).get("uri", "")
+    if with_password in noted:
+        raise InputError(
+            f"{directory} was logged to {noted}, and the password is not kept. Type uri=ADDRESS."
+        )
+    return noted or default_uri(results_dir)
+
+
+def send(directory: Path, uri: str) -> bool:
+    """Bring MLflow up to one record; whether it is."""
+    shown = Presentation.read(directory)
+    if shown is None:
+        return True  # It never began: there is nothing that MLflow could have missed.
+    try:
+        with Record.reopen(directory) as record:
+            mirror = shown.mirror(record, uri)
+            state = record.status["state"]
+            mirror.start()
+            if state == "finished":
+                publish(record, mirror)
+            else:
+                mirror.finish(state if state in ENDED else "interrupted")
+            return not mirror.behind
+    except AlreadyRunning as error:
+        warn(f"left alone: {error}")
+        return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

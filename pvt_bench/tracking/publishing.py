@@ -1,0 +1,78 @@
+"""What MLflow is told of a run beside its points, kept in the record to be told again."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+from pvt_bench.tracking.metrics import replace
+from pvt_bench.tracking.mlflow import Mirror
+from pvt_bench.tracking.record import Record
+
+FILE = "mlflow.json"
+DESCRIPTION = "description.md"
+# What MLflow gets of a record, where it is there.
+ARTIFACTS = (
+    "config.yaml",
+    "environment.json",
+    "predictions.json",
+    "predictions.csv",
+    "per_class.csv",
+    "confusion.csv",
+    "precision_recall.csv",
+)
+FOLDERS = ("pictures", "predictions")
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How a run is shown in MLflow.
+
+    datasets: of what was read, each with `name`, `digest`, `source` and `context`, its split.
+    """
+
+    experiment: str
+    name: str
+    params: dict[str, Any]
+    tags: dict[str, Any]
+    datasets: list[dict[str, str]] = field(default_factory=list)
+
+    def write(self, directory: Path) -> None:
+        """Keep it in a record."""
+        replace(directory / FILE, json.dumps(asdict(self), indent=2).encode())
+
+    @classmethod
+    def read(cls, directory: Path) -> Self | None:
+        """What a record keeps; None where the run never began."""
+        path = directory / FILE
+        return cls(**json.loads(path.read_bytes())) if path.exists() else None
+
+    def mirror(self, record: Record, uri: str | None) -> Mirror:
+        """The run in MLflow; see `Mirror`."""
+        return Mirror(
+            record, uri, self.experiment, self.name, self.params, self.tags, datasets=self.datasets
+        )
+
+
+def publish(record: Record, mirror: Mirror) -> None:
+    """Send MLflow all of a finished record that it has not yet."""
+    for name in ARTIFACTS:
+        if (record.directory / name).exists():
+            mirror.log_artifacts(record.directory / name)
+    for folder in FOLDERS:
+        if (record.directory / folder).exists():
+            mirror.log_artifacts(record.directory / folder, folder=folder)
+    mirror.describe(description(record.directory))
+    mirror.finish("finished")
+    record.update(mirrored=not mirror.behind)
+
+
+def description(directory: Path) -> str:
+    """The run's description in Markdown, with its pictures; `{run_id}` stands for the run's id."""
+    path = directory / DESCRIPTION
+    text = path.read_text() if path.exists() else ""
+    for picture in sorted((directory / "pictures").glob("*.png")):
+        address = f"get-artifact?path=pictures/{quote(picture.name)}&run_uuid={{run_id}}"
+        text += f"\n**{picture.stem.replace('_', ' ')}**\n\n![{picture.stem}]({address})\n"
+    return text

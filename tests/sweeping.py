@@ -1,0 +1,115 @@
+"""Sweeps composed and launched by a test's own process, which has what a command would import.
+
+A test module asks for it with `pytest_plugins = ("sweeping",)`.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from conftest import SMALL
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from mlflow.entities import Run
+from omegaconf import DictConfig, OmegaConf
+
+from pvt_bench.composing import sweep_title, swept_keys, typed_experiment
+from pvt_bench.config import config_dir, data_dir, register
+from pvt_bench.launching.starting import launch
+from pvt_bench.launching.states import State
+from pvt_bench.launching.sweep import Sweep, find_sweep
+from pvt_bench.tracking.parent import open_parents
+
+# Ten steps of the smallest classifier in a second; what each step logs can be counted.
+TRAIN = (
+    "model=pvt_small", "task=imagenet_classification", *SMALL, "model.drop_path=0", "trainer=cpu",
+    "trainer.workers=0", "trainer.log_every=1", "schedule.batch_size=4",
+)  # fmt: skip
+COST = ("task=imagenet_classification", "mode=cost")
+
+
+def overrides_of(*words: str) -> list[list[str]]:
+    """The words of each cell that a command line means."""
+    experiment = typed_experiment(words)
+    params: dict[str, Any] = {}
+    if experiment:
+        group, name = experiment
+        read: Any = OmegaConf.load(data_dir("experiments") / group / f"{name}.yaml")
+        params = dict(read.hydra.sweeper.params)
+    typed = {word.partition("=")[0]: word for word in words}
+    swept = [f"{key}={value}" for key, value in params.items() if key not in typed]
+    (batch,) = BasicSweeper.split_arguments(
+        OverridesParser.create().parse_overrides([*swept, *words]), max_batch_size=None
+    )
+    return [list(each) for each in batch]
+
+
+def compose_all(overrides: Sequence[Sequence[str]]) -> list[DictConfig]:
+    """The configurations of cells, by their words."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return [compose("config", list(each)) for each in overrides]
+
+
+def run_here(run_cell: Callable[[], Any]) -> None:
+    """Run a cell in this process; what goes wrong stands in its record."""
+    try:
+        run_cell()
+    except Exception as error:
+        print(error)
+
+
+def start(*words: str) -> list[State]:
+    """Launch the cells of a command line; how they stand when it would end."""
+    overrides = overrides_of(*words)
+    return launch_all(compose_all(overrides), overrides, words)
+
+
+def launch_all(
+    configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], words: Sequence[str] = ()
+) -> list[State]:
+    """Launch cells as one sweep."""
+    swept = swept_keys(overrides)
+    title = sweep_title(words, swept)
+    ended = launch(configs, swept, title, words, lambda config: "dataset", run_here)
+    return [state for _, state in ended]
+
+
+def stand(states: Sequence[State]) -> dict[str, str]:
+    """The word of each cell by its name."""
+    return {state.cell.name: state.word for state in states}
+
+
+def read_sweep(results: Path, title: str) -> Sweep:
+    """The sweep of that title."""
+    return Sweep.read(find_sweep(results, title))
+
+
+def runs_in(results: Path) -> list[Run]:
+    """All runs of the store."""
+    client = mlflow.MlflowClient(f"sqlite:///{results}/mlflow.db")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    return list(client.search_runs(experiments))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh store, whose schema takes MLflow seconds to write."""
+    directory = tmp_path_factory.mktemp("store")
+    open_parents(f"sqlite:///{directory}/mlflow.db", directory, "", [], "")
+    return directory / "mlflow.db"
+
+
+@pytest.fixture
+def results(tmp_path: Path, empty_store: Path) -> Path:
+    """A results_dir with nothing in it but an empty store."""
+    directory = tmp_path / "results"
+    directory.mkdir()
+    shutil.copy(empty_store, directory)
+    return directory

@@ -1,0 +1,277 @@
+"""Sweeps on a real SLURM: arrays, preemption, requeues, time limits, crashes, several processes."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from mlflow.entities import Run
+from safetensors.torch import load_file, save_file
+from slurm.cluster import Cluster, wait
+from sweeping import (
+    TRAIN,
+    compose_all,
+    launch_all,
+    overrides_of,
+    read_sweep,
+    runs_in,
+    start,
+)
+
+from pvt_bench import status
+from pvt_bench.launching.starting import failed
+from pvt_bench.launching.states import DONE, FAILED, STOPPED, State, look
+from pvt_bench.launching.sweep import Sweep
+from pvt_bench.launching.watching import conclude
+from pvt_bench.launching.watching import wait as wait_for_sweep
+from pvt_bench.tracking.metrics import MetricsFile
+
+pytest_plugins = ("slurm_cluster", "sweeping")
+
+SLURM = ("launcher=slurm", "launcher.timeout_min=60", "trainer.checkpoint_every=20")
+STEPS = 45
+# Loading the libraries takes processes that share two cores a while.
+PATIENCE_S = 180.0
+
+
+@pytest.fixture
+def words(results: Path, digits: Path) -> tuple[str, ...]:
+    place = (f"results_dir={results}", f"dataset.root={digits}")
+    return (*TRAIN, *SLURM, *place, f"schedule.steps={STEPS}")
+
+
+@pytest.fixture
+def frozen() -> Iterator[list[int]]:
+    """Processes that a test has stopped, which go on when it ends."""
+    stopped: list[int] = []
+    yield stopped
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def named(states: list[State]) -> dict[str, State]:
+    """The states of cells that were told apart by `schedule.name`, or by another last word."""
+    return {state.cell.name.split("=")[-1].split()[0]: state for state in states}
+
+
+def steps_in(record: Path) -> list[int]:
+    points = MetricsFile(record / "metrics.jsonl").read()
+    return [point.step for point in points if "train/loss" in point.values]
+
+
+def freeze_in_training(record: Path, frozen: list[int], step: int = 8) -> int:
+    """Stop a cell's process in the middle of its training; its number."""
+    wait(lambda: steps_in(record)[-1:] >= [step], f"step {step}", PATIENCE_S)
+    pid: int = json.loads((record / "status.json").read_text())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    frozen.append(pid)
+    assert steps_in(record)[-1] < STEPS, "it was stopped too late"
+    return pid
+
+
+def let_go_on(pid: int) -> None:
+    # SLURM lets a job go on too, with some of its signals.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+def awaits(pid: int, number: int) -> bool:
+    """Whether a stopped process has a signal to hear when it goes on, or has heard it and left."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return True
+    pending = [int(line.split()[1], 16) for line in lines if line.startswith(("ShdPnd", "SigPnd"))]
+    return any(each >> (number - 1) & 1 for each in pending)
+
+
+def job_of(sweep: Sweep, state: State) -> str:
+    return str(sweep.status(state.cell)["launch"]["job"])
+
+
+def jobs_of(cluster: Cluster) -> set[str]:
+    """The numbers of all jobs that SLURM remembers."""
+    listed = cluster.command("squeue", "--noheader", "--states=all", "--array", "--format=%i")
+    return set(listed.split())
+
+
+def children_in(results: Path) -> dict[str, Run]:
+    """The runs of cells in MLflow by their identity."""
+    runs = [run for run in runs_in(results) if "kind" not in run.data.tags]
+    assert len({run.data.tags["identity"] for run in runs}) == len(runs), "a run each"
+    return {run.data.tags["identity"]: run for run in runs}
+
+
+def finish(cluster: Cluster, sweep: Sweep) -> list[State]:
+    """Wait for the end of all cells as the command does, without SLURM's pause after a requeue."""
+    started: set[str] = set()
+
+    def hasten() -> bool:
+        for state in look(sweep):
+            job = (state.status.get("launch") or {}).get("job")
+            if state.job.state == "PENDING" and "Begin" in state.job.reason and job not in started:
+                started.add(str(job))
+                cluster.start_again(str(job))
+        return False
+
+    return conclude(sweep, wait_for_sweep(sweep, hasten))
+
+
+def history(results: Path, run_id: str) -> list[int]:
+    client = mlflow.MlflowClient(f"sqlite:///{results}/mlflow.db")
+    return sorted(point.step for point in client.get_metric_history(run_id, "train/loss"))
+
+
+def test_a_study_as_an_array_with_a_gpu_for_each_job(
+    cluster: Cluster, words: tuple[str, ...], results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two jobs at once, each with its own of two GPUs; the same command again runs nothing."""
+    ratios = "model.sr_ratios=[8,4,2,1],[1,1,1,1]"
+    gpus = ("launcher.gpus=1", "launcher.setup=['echo gpus $CUDA_VISIBLE_DEVICES']")
+    study = ("sweep=sr_ratios", *words, ratios, *gpus, "schedule.steps=4")
+    states = start(*study)
+    assert [state.word for state in states] == [DONE, DONE], [state.why for state in states]
+    logs = [Path(state.status["launch"]["log"]).read_text() for state in states]
+    assert sorted(log.partition("gpus ")[2].split()[0] for log in logs) == ["0", "1"]
+
+    sweep = read_sweep(results, "sr_ratios")
+    table = (sweep.directory / "table.md").read_text()
+    for state in states:
+        row = state.status["result"]
+        shown = [row["cost/params_m"], row["cost/gflops"], 100 * row["val/top1"]]
+        assert f"| {state.cell.name} | done | {shown[0]:.1f} | {shown[1]:.1f} |" in table
+        assert f"| {shown[2]:.1f} |" in table
+    runs = {run.info.run_name: run for run in runs_in(results)}
+    parent = runs.pop(sweep.name)
+    assert ["sr_ratios=[1,1,1,1]" in name for name in runs].count(True) == 1
+    assert len(runs) == 2
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
+    assert parent.data.tags["mlflow.note.content"] == table
+
+    before = jobs_of(cluster)
+    capsys.readouterr()
+    again = start(*study)
+    assert jobs_of(cluster) == before
+    assert [state.status["attempt"] for state in again] == [1, 1]
+    assert (sweep.directory / "table.md").read_text() == table
+    shown = capsys.readouterr().out
+    assert all(state.cell.name in shown for state in states)
+
+
+def test_whatever_happens_to_a_job_the_weights_are_the_same(
+    cluster: Cluster,
+    words: tuple[str, ...],
+    results: Path,
+    frozen: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Preempted, requeued, out of time, killed, cancelled: each goes on as if nothing had been."""
+    names = ("preempted", "undisturbed", "requeued", "late", "killed", "cancelled")
+    study = (
+        *words, f"schedule.name={','.join(names)}", "launcher.partition=low",
+        "launcher.signal_delay_s=50", "launcher.timeout_min=5",
+    )  # fmt: skip
+    # One at a time first: an urgent job takes the place of all that run.
+    cells = named(start(*study, "launcher.jobs=1", "launcher.detach=true"))
+    sweep = read_sweep(results, "name")
+    records = {name: sweep.record(state.cell) for name, state in cells.items()}
+    jobs = {name: job_of(sweep, state) for name, state in cells.items()}
+
+    preempted = freeze_in_training(records["preempted"], frozen)
+    urgent = cluster.submit("true", "--partition=urgent", "--exclusive")
+    wait(lambda: awaits(preempted, signal.SIGUSR2), "the signal of a preemption")
+    let_go_on(preempted)
+    cluster.wait_for(urgent, "COMPLETED")
+    array = jobs["preempted"].partition("_")[0]
+    cluster.command("scontrol", "update", f"JobId={array}", "ArrayTaskThrottle=6")
+    cluster.start_again(jobs["preempted"])
+
+    pids = {name: freeze_in_training(records[name], frozen) for name in names[2:]}
+    # Each of its starts has as long, so that it needs a longer limit for the next one.
+    cluster.command("scontrol", "update", f"JobId={jobs['late']}", "TimeLimit=1")
+    cluster.command("scontrol", "requeue", jobs["requeued"])
+    os.kill(pids["killed"], signal.SIGKILL)
+    let_go_on(pids["requeued"])
+    cluster.command("scancel", jobs["cancelled"])
+    let_go_on(pids["cancelled"])
+    wait(lambda: awaits(pids["late"], signal.SIGUSR2), "the signal of a time limit", 90)
+    let_go_on(pids["late"])
+    cluster.wait_for(jobs["late"], "PENDING")
+    cluster.command("scontrol", "update", f"JobId={jobs['late']}", "TimeLimit=5")
+
+    states = named(finish(cluster, sweep))
+    words_of = {name: state.word for name, state in states.items()}
+    assert words_of == dict.fromkeys(names[:4], DONE) | {"killed": FAILED, "cancelled": STOPPED}
+    assert "ended as FAILED" in states["killed"].why
+    runs = children_in(results)
+    ends = {name: runs[record.name.rpartition("-")[2]] for name, record in records.items()}
+    assert ends["cancelled"].info.status == "KILLED"
+    assert ends["killed"].info.status == "FAILED"
+    assert status.main([f"results_dir={results}"]) == 1
+    assert "stopped" in capsys.readouterr().out
+
+    before = jobs_of(cluster)
+    again = named(start(*study, "launcher.jobs=6"))
+    assert len(jobs_of(cluster) - before) == 2, "killed and cancelled"
+    assert {state.word for state in again.values()} == {DONE}
+    attempts = {name: state.status["attempt"] for name, state in again.items()}
+    assert attempts == dict.fromkeys(names, 2) | {"undisturbed": 1}
+
+    whole = load_file(records["undisturbed"] / "weights.safetensors")
+    scores = again["undisturbed"].status["result"]["val/top1"]
+    runs = children_in(results)
+    assert len(runs) == len(names)
+    for name, record in records.items():
+        weights = load_file(record / "weights.safetensors")
+        assert weights.keys() == whole.keys()
+        assert all(torch.equal(weights[key], whole[key]) for key in whole), name
+        assert again[name].status["result"]["val/top1"] == scores
+        run = runs[record.name.rpartition("-")[2]]
+        assert (run.info.status, run.data.tags["attempt"]) == ("FINISHED", str(attempts[name]))
+        assert steps_in(record) == list(range(1, STEPS + 1)), name
+        assert history(results, run.info.run_id) == list(range(1, STEPS + 1)), name
+    log = Path(again["late"].status["launch"]["log"]).read_text()
+    assert "this job is timed-out" in log
+
+
+def test_three_of_six_fail_each_with_its_reason(
+    cluster: Cluster, words: tuple[str, ...], results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One raises, one needs too much memory, one has a loss that is no number."""
+    torn = results / "torn.safetensors"
+    save_file({"backbone.norm": torch.zeros(3)}, torn)
+    cells = {
+        "good": ("seed=0,1,2",),
+        "raises": (f"weights={torn}",),
+        "memory": ("seed=3", "launcher.mem_gb=0.2"),
+        "nan": ("seed=4", "schedule.lr=1e30"),
+    }
+    # One command sweeps one grid: here four grids make the cells of a sweep.
+    configs, overrides = [], []
+    for each in cells.values():
+        words_of = overrides_of(*words, "schedule.steps=4", *each)
+        overrides += words_of
+        configs += compose_all(words_of)
+    states = launch_all(configs, overrides)
+    assert [state.word for state in states] == [DONE] * 3 + [FAILED] * 3
+    assert failed(states)
+    raised, memory, nan = (state.why for state in states[3:])
+    assert "torn.safetensors" in raised
+    assert "Exceeded job memory limit" in memory
+    assert "The loss is not finite: the cross_entropy loss" in nan
+    assert status.main([f"results_dir={results}"]) == 1
+    shown = capsys.readouterr().out
+    assert "3 done, 3 failed" in shown
+
+    before = jobs_of(cluster)
+    again = launch_all(configs, overrides)
+    assert [state.word for state in again] == [state.word for state in states]
+    assert len(jobs_of(cluster) - before) == 3
+    assert [state.status["attempt"] for state in again[:3]] == [1, 1, 1]
