@@ -4,13 +4,16 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from pvt_bench.config import Gap, Report, data_dir
 from pvt_bench.errors import InputError
 from pvt_bench.report import published, tables
+from pvt_bench.report.markdown import to_markdown
 from pvt_bench.report.published import load_published
+from pvt_bench.report.rows import Row, Table, Value
 
 HEADER = "section,model,label,params_m,gflops,source,agreed,note\n"
 ROWS = (
@@ -31,6 +34,14 @@ def row(params: float, gflops: float) -> dict[str, float]:
     return {"cost/params_m": params, "cost/gflops": gflops}
 
 
+def markdown(table: Table) -> str:
+    return to_markdown([table], Path())
+
+
+def printed(table: Table, row: Row) -> list[str]:
+    return [cell.text for cell in table.cells(row)]
+
+
 def runs(**rows: dict[str, float]) -> list[tuple[dict[str, str], dict[str, float]]]:
     return [({"model.name": model}, row) for model, row in rows.items()]
 
@@ -45,15 +56,15 @@ def test_published_files_are_whole(path: Path) -> None:
 def test_measured_stands_beside_the_agreed_row(costs: Callable[[str], None]) -> None:
     costs(HEADER + ROWS)
     table = tables.compare("costs", LAYOUT, runs(one=row(1.51, 2.04), three=row(7, 8)))
-    assert list(table.rows["label"]) == ["One*", "Two", "three"]
-    first = table.rows.iloc[0]
-    assert first["params_m"] == 1.51
-    assert first["params_m_published"] == "1.5"
-    assert first["params_m_difference"] == pytest.approx(0.01)
-    assert table.cells(first)[2:5] == ["1.51", "1.5", "+0.01 (+0.7 %)"]
-    assert math.isnan(table.rows.iloc[1]["gflops"])
-    assert table.cells(table.rows.iloc[1])[2:5] == ["–", "3", "–"]
-    assert table.cells(table.rows.iloc[2])[2:5] == ["7.00", "–", "–"]
+    first, second, third = table.rows
+    assert [row.texts[0] for row in table.rows] == ["One*", "Two", "three"]
+    assert first.values["params_m"].mean == 1.51
+    assert first.published["params_m"] == "1.5"
+    assert first.difference("params_m") == pytest.approx(0.01)
+    assert printed(table, first)[2:5] == ["1.51", "1.5", "+0.01 (+0.7 %)"]
+    assert math.isnan(second.values["gflops"].mean)
+    assert printed(table, second)[2:5] == ["–", "3", "–"]
+    assert printed(table, third)[2:5] == ["7.00", "–", "–"]
 
 
 def test_runs_of_one_model_are_told_apart(costs: Callable[[str], None]) -> None:
@@ -64,7 +75,7 @@ def test_runs_of_one_model_are_told_apart(costs: Callable[[str], None]) -> None:
     layout = Report(title="AP", published="costs", columns=["AP"], keys=["schedule.name"])
     what = {"model.name": "one", "schedule.name": "3x"}
     table = tables.compare("costs", layout, [(what, {"val/AP": 0.4})])
-    assert [table.cells(row)[2:5] for _, row in table.rows.iterrows()] == [
+    assert [printed(table, row)[2:5] for row in table.rows] == [
         ["1x", "–", "36.7"],
         ["3x", "40.0", "39.8"],
     ]
@@ -85,8 +96,21 @@ def test_runs_of_one_model_are_told_apart(costs: Callable[[str], None]) -> None:
 def test_a_cost_is_met_to_its_digit_or_nearly(
     figure: str, measured: float, printed: str, met: bool
 ) -> None:
-    row = pd.Series({figure: measured, f"{figure}_published": printed})
+    row = Row(("", "one"), {figure: Value(measured, n=1)}, published={figure: printed})
     assert tables.agrees(figure, row) == met
+
+
+def test_seeds_of_a_published_row_are_one_row(costs: Callable[[str], None]) -> None:
+    costs("section,model,label,AP,source,agreed,note\nA,one,One,36.7,arXiv,yes,\n")
+    layout = Report(title="AP", published="costs", columns=["AP"])
+    scores = [0.36, 0.37, 0.383]
+    table = tables.compare("c", layout, [({"model.name": "one"}, {"val/AP": s}) for s in scores])
+    (only,) = table.rows
+    assert printed(table, only) == ["One", "one", "37.1 ± 1.2", "36.7", "+0.4", "3"]
+    assert only.values["AP"].mean == pytest.approx(100 * np.mean(scores))
+    assert only.values["AP"].deviation == pytest.approx(100 * np.std(scores, ddof=1))
+    frame = table.frame()
+    assert list(frame[["AP_n", "AP_published"]].iloc[0]) == [3, "36.7"]
 
 
 def test_a_difference_is_never_passed_over(costs: Callable[[str], None], tmp_path: Path) -> None:
@@ -96,7 +120,7 @@ def test_a_difference_is_never_passed_over(costs: Callable[[str], None], tmp_pat
     measured = runs(one=row(1.6, 2.0), two=row(2.5, 4.0))
     paths = tables.write(tables.compare("costs", layout, measured), tmp_path / "out")
     text = paths[0].read_text()
-    assert "A, One*: unexplained difference of Params (M)." in text
+    assert "A, One\\*: unexplained difference of Params (M)." in text
     assert "B, Two: unexplained" not in text
     assert "The stem is counted twice. Params (M): 2.50 +0.50 = 3.00, published 3." in text
     numbers = pd.read_csv(paths[1])
@@ -108,7 +132,7 @@ def test_a_reason_that_does_not_close_the_difference_is_not_enough(
 ) -> None:
     costs(HEADER + ROWS)
     layout = Report(**{**vars(LAYOUT), "gaps": {"two": Gap(why="The stem.", params_m=0.4)}})
-    text = tables.to_markdown(tables.compare("costs", layout, runs(two=row(2.5, 4.0))))
+    text = markdown(tables.compare("costs", layout, runs(two=row(2.5, 4.0))))
     assert "B, Two: unexplained difference of Params (M)." in text
 
 
@@ -121,7 +145,7 @@ def test_committed_tables_explain_every_difference(path: Path) -> None:
 
 def test_signs_of_markdown_are_escaped(costs: Callable[[str], None]) -> None:
     costs(HEADER + "A,one,One|two,1,2,x,yes,\n")
-    assert "| One\\|two |" in tables.to_markdown(tables.compare("costs", LAYOUT, []))
+    assert "| One\\|two |" in markdown(tables.compare("costs", LAYOUT, []))
 
 
 @pytest.mark.parametrize(

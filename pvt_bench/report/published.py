@@ -21,37 +21,51 @@ class Figure:
     """A column of a table.
 
     heading: as printed; metric: its name in records; factor: from a record's unit to the printed
-    one; digits: behind the point.
+    one; digits: behind the point; better: max or min, empty where neither end is.
     """
 
     heading: str
     metric: str
     factor: float = 1.0
     digits: int = 1
+    better: str = "max"
+
+    @property
+    def kind(self) -> str:
+        """What it is: cost, speed, or score."""
+        first = self.metric.partition("/")[0]
+        return first if first in ("cost", "speed") else "score"
+
+    def show(self, value: float) -> str:
+        """A value in the printed unit, as text."""
+        return f"{value:.{self.digits}f}"
 
 
+SCORES = {
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "AP": "AP",
+    "AP50": "AP50",
+    "AP75": "AP75",
+    "APs": "APs",
+    "APm": "APm",
+    "APl": "APl",
+    "mask_AP": "mask AP",
+    "mask_AP50": "mask AP50",
+    "mask_AP75": "mask AP75",
+    "mIoU": "mIoU",
+    "mAcc": "mAcc",
+    "aAcc": "aAcc",
+}
 # Scores are fractions in records and hundredths in tables, as the papers print them.
 FIGURES = {
-    "params_m": Figure("Params (M)", "cost/params_m", digits=2),
-    "gflops": Figure("GFLOPs", "cost/gflops", digits=2),
-    "latency_ms": Figure("Latency (ms)", "speed/latency_ms"),
-    **{
-        name: Figure(heading, f"val/{name}", 100.0)
-        for name, heading in {
-            "top1": "Top-1",
-            "top5": "Top-5",
-            "AP": "AP",
-            "AP50": "AP50",
-            "AP75": "AP75",
-            "APs": "APs",
-            "APm": "APm",
-            "APl": "APl",
-            "mask_AP": "mask AP",
-            "mask_AP50": "mask AP50",
-            "mask_AP75": "mask AP75",
-            "mIoU": "mIoU",
-        }.items()
-    },
+    "params_m": Figure("Params (M)", "cost/params_m", digits=2, better="min"),
+    "gflops": Figure("GFLOPs", "cost/gflops", digits=2, better="min"),
+    "activations_m": Figure("Activations (M)", "cost/activations_m", better="min"),
+    "latency_ms": Figure("Latency (ms)", "speed/latency_ms", better="min"),
+    "images_per_s": Figure("Images/s", "speed/images_per_s"),
+    "peak_memory_gb": Figure("Memory (GB)", "speed/peak_memory_gb", digits=2, better="min"),
+    **{name: Figure(heading, f"val/{name}", 100.0) for name, heading in SCORES.items()},
 }
 
 

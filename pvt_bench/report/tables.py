@@ -1,100 +1,87 @@
-"""Measured beside published: one row of a published table a line, as Markdown and as CSV."""
+"""Measured beside published: one row of a published table a line."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from pvt_bench.config import Gap, Report
+from pvt_bench.report.layouts import UNPUBLISHED
+from pvt_bench.report.markdown import to_markdown
 from pvt_bench.report.published import FIGURES, as_number, load_published
-from pvt_bench.screen import show_rows
+from pvt_bench.report.rows import Origin, Row, Table, value_of
+from pvt_bench.report.terminal import show_table
 from pvt_bench.tracking.metrics import replace
 
-Row = Mapping[str, float]
-MISSING = "–"
 COSTS = ("params_m", "gflops")
 # A published cost is met where ours prints to the same digit, or is this near: parameters in
 # millions, GFLOPs as a share. A difference that is explained is closed within the share.
 NEAR_PARAMS_M, NEAR_SHARE = 0.06, 0.01
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of results.
+class Measured(NamedTuple):
+    """A run: what it was, the values of `model.name` and of the layout's keys as text, and what
+    it measured, by metric."""
 
-    layout: what it shows; rows: one a published row and one a measured model that has none, with
-    the columns `section`, `label`, `model` and for each figure `<figure>`, `<figure>_published`
-    (text, as printed) and `<figure>_difference`.
-    """
-
-    name: str
-    layout: Report
-    rows: pd.DataFrame
-
-    @property
-    def headings(self) -> list[str]:
-        """The headings of the columns as printed."""
-        figures = [
-            heading
-            for name in self.layout.columns
-            for heading in (FIGURES[name].heading, "published", "difference")
-        ]
-        keys = [
-            key.rpartition(".")[2] if key != "schedule.name" else "schedule"
-            for key in self.layout.keys
-        ]
-        return ["", "model", *keys, *figures]
-
-    def cells(self, row: pd.Series) -> list[str]:
-        """One row as printed."""
-        figures: list[str] = []
-        for name in self.layout.columns:
-            figure = FIGURES[name]
-            figures += [
-                MISSING if math.isnan(row[name]) else f"{row[name]:.{figure.digits}f}",
-                row[f"{name}_published"] or MISSING,
-                _difference(row[f"{name}_difference"], row[f"{name}_published"]),
-            ]
-        return [row["label"], row["model"], *(row[key] for key in self.layout.keys), *figures]
+    what: Mapping[str, str]
+    row: Mapping[str, float]
+    origin: Origin | None = None
 
 
-def compare(name: str, layout: Report, measured: Sequence[tuple[Mapping[str, str], Row]]) -> Table:
+def compare(
+    name: str,
+    layout: Report,
+    measured: Sequence[tuple[Mapping[str, str], Mapping[str, float]] | Measured],
+    command: str = "",
+    notes: Sequence[str] = (),
+) -> Table:
     """Join what was measured with the agreed published rows.
 
-    measured: pairs of what a run was, the values of `model.name` and of the layout's keys as
-    text, and its row. Runs without a published row come last.
+    measured: several runs of one row become their mean and deviation; those without a published
+    row come last. command: stands above the table; notes: below it, after the layout's.
     """
     published = load_published(layout.published)
     published = published[published["agreed"] == "yes"]
-    runs = {_key(layout, what): row for what, row in measured}
-    rows = []
-    for _, each in published.iterrows():
-        what = {"model.name": each["model"], **{key: each[key] for key in layout.keys}}
-        rows.append(_joined(layout, each, runs.get(_key(layout, what), {})))
-    printed = {(row["model"], *(row[key] for key in layout.keys)) for row in rows}
-    for key, row in runs.items():
+    runs: dict[tuple[str, ...], list[Measured]] = defaultdict(list)
+    for each in measured:
+        run = Measured(*each)
+        runs[(run.what["model.name"], *(run.what[key] for key in layout.keys))].append(run)
+    rows, printed = [], set()
+    for _, line in published.iterrows():
+        key = (line["model"], *(line[key] for key in layout.keys))
+        printed.add(key)
+        rows.append(_row(layout, line, key, runs.get(key, [])))
+    for key, of_key in runs.items():
         if key not in printed:
-            own = dict(zip(("model", *layout.keys), key, strict=True))
-            own |= {"section": "Without a published row", "label": key[0]}
-            rows.append(_joined(layout, pd.Series(own), row))
-    return Table(name, layout, pd.DataFrame(rows))
+            line = pd.Series({"section": UNPUBLISHED, "label": key[0]})
+            rows.append(_row(layout, line, key, of_key))
+    texts = {"label": "", "model": "model", **{key: _heading(key) for key in layout.keys}}
+    return Table(
+        name,
+        layout.title,
+        command or f"python -m pvt_bench table={name}",
+        texts,
+        {column: FIGURES[column] for column in layout.columns},
+        rows,
+        beside=layout.columns,
+        notes=[*([layout.note.strip()] if layout.note else []), *notes],
+        remarks=_remarks(layout, rows),
+    )
 
 
-def _key(layout: Report, what: Mapping[str, str]) -> tuple[str, ...]:
-    return (what["model.name"], *(what[key] for key in layout.keys))
-
-
-def gap(layout: Report, row: pd.Series) -> Gap | None:
+def gap(layout: Report, row: Row) -> Gap | None:
     """The reason that the table gives for a row's difference, if it gives one."""
-    return layout.gaps.get(f"{row['section']}/{row['model']}") or layout.gaps.get(row["model"])
+    model = row.texts[1]
+    return layout.gaps.get(f"{row.section}/{model}") or layout.gaps.get(model)
 
 
-def agrees(figure: str, row: pd.Series) -> bool:
+def agrees(figure: str, row: Row) -> bool:
     """Whether a row's measured cost is the published one; true where either is missing."""
-    printed = row[f"{figure}_published"]
-    measured, published = row[figure], as_number(printed)
+    printed = row.published.get(figure, "")
+    measured, published = row.values[figure].mean, as_number(printed)
     if math.isnan(measured) or math.isnan(published):
         return True
     same = f"{measured:.{len(printed.partition('.')[2])}f}" == printed
@@ -102,17 +89,44 @@ def agrees(figure: str, row: pd.Series) -> bool:
     return same or abs(measured - published) <= near
 
 
-def is_closed(figure: str, row: pd.Series, reason: Gap) -> bool:
+def is_closed(figure: str, row: Row, reason: Gap) -> bool:
     """Whether what a reason adds closes the difference to the published cost."""
-    published = as_number(row[f"{figure}_published"])
-    missing = row[figure] + getattr(reason, figure) - published
+    published = as_number(row.published.get(figure, ""))
+    missing = row.values[figure].mean + getattr(reason, figure) - published
     return agrees(figure, row) or abs(missing) <= NEAR_SHARE * published
+
+
+def misses(layout: Report, table: Table, tolerance: float) -> tuple[list[str], int]:
+    """Sentences on the figures that miss the published one, and how many were compared.
+
+    A cost misses where neither the table's precision nor a reason closes the difference, a score
+    where it is more than `tolerance` points away, to either side. Speeds are of another device.
+    """
+    sentences, compared = [], 0
+    for row in table.rows:
+        for name, figure in table.figures.items():
+            difference = row.difference(name)
+            if math.isnan(difference) or figure.kind == "speed":
+                continue
+            compared += 1
+            reason = gap(layout, row)
+            if figure.kind == "score":
+                # Both are decimals: 40.9 is within half a point of 40.4.
+                missed = abs(difference) > tolerance + 1e-9
+            else:
+                missed = not (agrees(name, row) or (reason and is_closed(name, row, reason)))
+            if missed:
+                sentences.append(
+                    f"{row.section}, {row.label}: {figure.heading} is "
+                    f"{figure.show(row.values[name].mean)}, published {row.published[name]}."
+                )
+    return sentences, compared
 
 
 def write(table: Table, directory: Path) -> list[Path]:
     """Write `<name>.md` and `<name>.csv`, each as a whole; their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    texts = {".md": to_markdown(table), ".csv": table.rows.to_csv(index=False, float_format="%.6g")}
+    texts = {".md": to_markdown([table], directory), ".csv": to_csv([table])}
     paths = []
     for suffix, text in texts.items():
         paths.append(directory / f"{table.name}{suffix}")
@@ -120,50 +134,53 @@ def write(table: Table, directory: Path) -> list[Path]:
     return paths
 
 
-def to_markdown(table: Table) -> str:
-    """The table in sections, then what its numbers mean and why some differ."""
-    lines = [f"# {table.layout.title}", "", f"`python -m pvt_bench table={table.name}`", ""]
-    for section, rows in table.rows.groupby("section", sort=False):
-        align = ["---", "---", *["---:"] * (len(table.headings) - 2)]
-        lines += [f"## {section}", "", _line(table.headings), _line(align)]
-        lines += [_line(table.cells(row)) for _, row in rows.iterrows()]
-        lines.append("")
-    return "\n".join([*lines, *_notes(table)]) + "\n"
+def to_csv(tables: Sequence[Table]) -> str:
+    """The numbers of all tables in one, with a column that names the table of several."""
+    frames = [table.frame() for table in tables]
+    if len(tables) > 1:
+        for table, frame in zip(tables, frames, strict=True):
+            frame.insert(0, "table", table.title)
+    return pd.concat(frames).to_csv(index=False, float_format="%.6g")
 
 
 def show(table: Table) -> None:
     """Print the table on the screen."""
-    for section, rows in table.rows.groupby("section", sort=False):
-        cells = [table.cells(row) for _, row in rows.iterrows()]
-        show_rows(str(section), table.headings, [list(line) for line in cells])
+    show_table(table)
 
 
-def _joined(layout: Report, published: pd.Series, measured: Row) -> dict[str, object]:
-    row: dict[str, object] = {
-        key: published[key] for key in ("section", "label", "model", *layout.keys)
+def _row(layout: Report, line: pd.Series, key: Sequence[str], runs: Sequence[Measured]) -> Row:
+    values = {
+        name: value_of(FIGURES[name], _numbers(runs, FIGURES[name].metric))
+        for name in layout.columns
     }
-    for name in layout.columns:
-        figure = FIGURES[name]
-        value = measured.get(figure.metric, math.nan) * figure.factor
-        printed = published.get(name, "")
-        difference = value - as_number(printed)
-        row |= {name: value, f"{name}_published": printed, f"{name}_difference": difference}
-    return row
+    return Row(
+        (line["label"], *key),
+        values,
+        line["section"],
+        {name: line.get(name, "") for name in layout.columns},
+        tuple(dict.fromkeys(run.origin for run in runs if run.origin is not None)),
+    )
 
 
-def _notes(table: Table) -> list[str]:
-    lines = ["## Notes", ""]
-    if table.layout.note:
-        lines += [table.layout.note.strip(), ""]
-    costs = [name for name in COSTS if name in table.layout.columns]
-    for _, row in table.rows.iterrows():
-        reason, who = gap(table.layout, row), f"- {row['section']}, {row['label']}:"
+def _numbers(runs: Iterable[Measured], metric: str) -> list[float]:
+    return [run.row[metric] for run in runs if metric in run.row]
+
+
+def _heading(key: str) -> str:
+    return key.partition(".")[0] if key == "schedule.name" else key.rpartition(".")[2]
+
+
+def _remarks(layout: Report, rows: Sequence[Row]) -> list[str]:
+    lines = []
+    costs = [name for name in COSTS if name in layout.columns]
+    for row in rows:
+        reason, who = gap(layout, row), f"{row.section}, {row.texts[0]}:"
         open_ones = [
             FIGURES[name].heading
             for name in costs
             if not agrees(name, row) and not (reason and is_closed(name, row, reason))
         ]
-        unmeasured = all(math.isnan(row[name]) for name in costs)
+        unmeasured = all(math.isnan(row.values[name].mean) for name in costs)
         if reason is not None and (unmeasured or not all(agrees(name, row) for name in costs)):
             lines.append(f"{who} {reason.why} {_sums(row, reason)}".rstrip())
         if open_ones:
@@ -171,24 +188,14 @@ def _notes(table: Table) -> list[str]:
     return lines
 
 
-def _sums(row: pd.Series, reason: Gap) -> str:
+def _sums(row: Row, reason: Gap) -> str:
     sums = []
     for name in COSTS:
         added = getattr(reason, name)
-        if added and not math.isnan(row[name]):
-            heading, total = FIGURES[name].heading, row[name] + added
+        if added and name in row.values and not math.isnan(row.values[name].mean):
+            measured = row.values[name].mean
             sums.append(
-                f"{heading}: {row[name]:.2f} {added:+.2f} = {total:.2f}, published "
-                f"{row[f'{name}_published']}."
+                f"{FIGURES[name].heading}: {measured:.2f} {added:+.2f} = {measured + added:.2f}, "
+                f"published {row.published[name]}."
             )
     return " ".join(sums)
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _difference(value: float, printed: str) -> str:
-    if math.isnan(value):
-        return MISSING
-    return f"{value:+.2f} ({100 * value / as_number(printed):+.1f} %)"

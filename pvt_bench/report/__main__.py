@@ -1,0 +1,106 @@
+"""The runs side by side, as tables, pictures and a page.
+
+    python -m pvt_bench.report                                  every table that the runs make
+    python -m pvt_bench.report table=coco_retinanet             measured beside published
+    python -m pvt_bench.report where=model.name=pvt_* columns=gflops,AP sort=-AP
+    python -m pvt_bench.report tracking.uri=http://host:5000    from an MLflow store
+
+Prints the tables and writes them to `results/tables/` as Markdown, CSV, LaTeX and one HTML page,
+with plots as PNG and SVG; formats=md,csv writes less. Exit code 0: done; 1: check=true, and a
+figure misses the published one; 2: the command cannot be used; 130: interrupted.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pvt_bench.ending import FAILED, INTERRUPTED, report
+from pvt_bench.errors import InputError
+from pvt_bench.report.options import Options, parse
+from pvt_bench.report.rows import Table
+from pvt_bench.screen import say, warn
+
+DONE = 0
+
+
+def main(words: Sequence[str]) -> int:
+    """Make the report that the command line asks for; the exit code."""
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        print((Options.__doc__ or "").strip())
+        return DONE
+    try:
+        return make(parse(words), shlex.join(["python", "-m", "pvt_bench.report", *words]))
+    except KeyboardInterrupt:
+        print("interrupted; files that were written are whole", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+
+
+def make(options: Options, command: str) -> int:
+    """Load, show, write; the exit code.
+
+    command: stands above each table, as what makes it.
+    """
+    # Here, so that a wrong word is answered at once.
+    from pvt_bench.report.making import make_files, make_tables
+    from pvt_bench.report.runs import load_runs
+    from pvt_bench.report.selection import select
+    from pvt_bench.report.terminal import show_table
+    from pvt_bench.report.writing import check_writable, write_files
+
+    directory = Path(options.output_dir or Path(options.results_dir) / "tables").expanduser()
+    name = options.name or options.table or "report"
+    runs = load_runs(options.results_dir, options.tracking.uri)
+    for sentence in runs.left_out:
+        warn(sentence)
+    runs = select(runs, options.where)
+    tables = make_tables(runs, options, name, command)
+    check_writable(directory)
+    for table in tables:
+        show_table(table)
+        # Of a published table the remarks are many, and stand in its files.
+        for note in (*table.notes, *(() if options.table else table.remarks)):
+            say(note)
+    code = check(tables, options) if options.check else DONE
+    paths = write_files(directory, make_files(tables, runs, options.formats, name, directory))
+    pictures = [path for path in paths if path.parent != directory]
+    texts = ", ".join(path.name for path in paths if path not in pictures)
+    say(f"written to {directory}: {texts}")
+    if pictures:
+        say(f"and {len(pictures)} pictures to {pictures[0].parent}")
+    return code
+
+
+def check(tables: Sequence[Table], options: Options) -> int:
+    """Compare the measured figures with the published ones; the exit code.
+
+    Raises:
+        InputError: there is nothing to compare.
+    """
+    from pvt_bench.report.layouts import load_layout
+    from pvt_bench.report.tables import misses
+
+    layout = load_layout(str(options.table or options.published)).report
+    tolerance = layout.tolerance if options.tolerance is None else options.tolerance
+    missed, compared = [], 0
+    for table in tables:
+        sentences, count = misses(layout, table, tolerance)
+        missed += sentences
+        compared += count
+    if not compared:
+        raise InputError(
+            "check=true: no measured figure stands beside a published one. Make the runs first: "
+            f"python -m pvt_bench table={options.table or options.published}"
+        )
+    for sentence in missed:
+        print(f"missed: {sentence}", file=sys.stderr)
+    say(f"{compared} figures compared, {len(missed)} missed (scores by more than {tolerance:g})")
+    return FAILED if missed else DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

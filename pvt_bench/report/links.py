@@ -1,0 +1,20 @@
+"""Links from a report to its runs."""
+
+import os
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from pvt_bench.tracking.mlflow import SERVERS
+
+
+def link(target: str, directory: Path) -> str:
+    """A directory or an address as a link in a file of `directory`.
+
+    A directory becomes a relative path; what is neither, such as s3://bucket, no link: empty.
+    """
+    scheme = urlsplit(target).scheme
+    if scheme in SERVERS:
+        return quote(target, safe=":/#?=&@%[]")
+    if scheme or not target:
+        return ""
+    return quote(Path(os.path.relpath(target, directory.resolve())).as_posix())

@@ -1,0 +1,86 @@
+"""From runs to the content of a report's files."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pvt_bench.report.charts import Chart, table_charts
+from pvt_bench.report.comparison import build_tables
+from pvt_bench.report.filling import published_table
+from pvt_bench.report.latex import to_latex
+from pvt_bench.report.markdown import to_markdown
+from pvt_bench.report.options import Options
+from pvt_bench.report.page import to_html
+from pvt_bench.report.rows import Table
+from pvt_bench.report.run_charts import run_charts, size_charts
+from pvt_bench.report.runs import Runs, load_runs
+from pvt_bench.report.selection import select
+from pvt_bench.report.tables import to_csv
+from pvt_bench.report.writing import write_files
+from pvt_bench.screen import progress_bar
+
+PICTURES = ("png", "svg")
+
+
+def make_tables(runs: Runs, options: Options, name: str, command: str) -> list[Table]:
+    """The tables: one of a layout, or those that the runs make.
+
+    name: of the files; command: what makes them.
+    """
+    if options.table:
+        return [replace(published_table(runs, options.table, command), name=name)]
+    return build_tables(runs, options, name, command)
+
+
+def make_files(
+    tables: Sequence[Table], runs: Runs, formats: Sequence[str], name: str, directory: Path
+) -> dict[str, str | bytes]:
+    """What the formats are of, by the names of their files in a directory."""
+    charts: list[Chart] = []
+    if {*formats} & {"html", *PICTURES}:
+        charts = make_charts(tables, runs)
+    makers: dict[str, Callable[[], str]] = {
+        "md": lambda: to_markdown(tables, directory),
+        "csv": lambda: to_csv(tables),
+        "tex": lambda: to_latex(tables),
+        "html": lambda: to_html(tables, charts, tables[0].command, runs.source.place, directory),
+    }
+    wanted = [kind for kind in makers if kind in formats]
+    contents: dict[str, str | bytes] = {f"{name}.{kind}": makers[kind]() for kind in wanted}
+    pictures = [kind for kind in PICTURES if kind in formats]
+    if pictures and charts:
+        # Here, since the other formats need no drawing.
+        from pvt_bench.report.plots import render
+
+        with progress_bar("drawing", len(charts)) as bar:
+            for chart in charts:
+                drawn = render(chart, pictures)
+                contents |= {f"{name}/{chart.name}.{kind}": content for kind, content in drawn}
+                bar.advance()
+    return contents
+
+
+def make_charts(tables: Sequence[Table], runs: Runs) -> list[Chart]:
+    """What the pictures of a report show."""
+    charts = list(size_charts(runs))
+    for table in tables:
+        # Titles tell the pictures of several tables apart.
+        prefix = re.sub(r"\W+", "_", f"{table.title} ", flags=re.ASCII) if len(tables) > 1 else ""
+        charts += table_charts(table, prefix)
+        charts += run_charts(table, runs.source, prefix)
+    return charts
+
+
+def write_sweep_page(results_dir: Path, sweep: str, directory: Path) -> Path:
+    """Write the page of a sweep's runs, from their records; its path.
+
+    Raises:
+        InputError: there is no such run, or the directory cannot be written.
+    """
+    options = Options(results_dir=str(results_dir), where=[f"sweep={sweep}"], formats=["html"])
+    command = f"python -m pvt_bench.report where=sweep={sweep}"
+    runs = select(load_runs(results_dir), options.where)
+    tables = make_tables(runs, options, sweep, command)
+    (path,) = write_files(directory, make_files(tables, runs, ["html"], sweep, directory))
+    return path
