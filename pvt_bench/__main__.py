@@ -1,7 +1,6 @@
 """The command: `python -m pvt_bench model=pvt_small task=coco_retinanet`.
 
-Hydra's entry and the exit codes: 0 done, 1 failed, 2 something typed or given cannot be used,
-130 interrupted.
+The exit codes: 0 done, 1 failed, 2 something typed or given cannot be used, 130 interrupted.
 """
 
 import os
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pvt_bench.composing import (
+    Composed,
     add_dataset,
+    asks_hydra,
     check_named,
+    compose_cells,
     sweep_title,
     swept_keys,
     typed_experiment,
@@ -28,24 +29,16 @@ from pvt_bench.ending import FAILED, INTERRUPTED, report
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     typed = sys.argv[1:]
-    sys.argv[1:] = add_dataset(typed, os.environ)
-    # Hydra would print its errors itself and exit with 1 whatever happened.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    register()
-    composed: list[tuple[DictConfig, list[str]]] = []
-
-    # Under -m Hydra composes one cell after the other. They are kept, and started together once
-    # all of them are known to be right.
-    @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
-    def keep(config: DictConfig) -> None:
-        composed.append((config, list(HydraConfig.get().overrides.task)))
-
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    words = add_dataset(typed, os.environ)
     try:
-        check_named(typed, config_dir())
-        keep()
-        code = start(composed, typed, full) if composed else 0
+        if asks_hydra(typed):
+            answer(words)
+            code = 0
+        else:
+            check_named(typed, config_dir())
+            code = start(compose_cells(words), typed, full)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
@@ -53,9 +46,20 @@ def main() -> None:
     sys.exit(code)
 
 
-def start(composed: Sequence[tuple[DictConfig, list[str]]], typed: list[str], full: bool) -> int:
+def answer(words: list[str]) -> None:
+    """Let Hydra answer what is asked of it: --help, --cfg job, --info."""
+    sys.argv[1:] = words
+    # It would print its errors itself and exit with 1 whatever happened.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    register()
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(
+        lambda config: None
+    )()
+
+
+def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
     """Run what was composed: one run in this process, or cells through the launcher."""
-    config = composed[0][0]
+    config = composed[0].config
     if config.mode in (Mode.train, Mode.test):
         # Read when torch is imported: threads that wait for work shall not take the cores of
         # the processes that read images (measured: 2.7 times the steps beside a busy one).
@@ -74,7 +78,7 @@ def start(composed: Sequence[tuple[DictConfig, list[str]]], typed: list[str], fu
 
 
 def sweep(
-    composed: Sequence[tuple[DictConfig, list[str]]],
+    composed: Sequence[Composed],
     typed: list[str],
     line: Callable[[DictConfig], str],
     full: bool,
@@ -94,9 +98,9 @@ def sweep(
             if codes[-1] == INTERRUPTED:
                 raise KeyboardInterrupt from error
 
-    swept = swept_keys([overrides for _, overrides in composed])
+    swept = swept_keys([each.overrides for each in composed])
     title = sweep_title(typed, swept)
-    ended = launch([config for config, _ in composed], swept, title, typed, line, run_here)
+    ended = launch([each.config for each in composed], swept, title, typed, line, run_here)
     outcomes = [
         describing.Outcome(config, Path(config.results_dir, state.cell.place), result, {})
         for config, state in ended

@@ -1,6 +1,5 @@
 """From a configuration to the objects of a run; what cannot be built is an InputError."""
 
-import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from pvt_bench.backbones import create, freeze, load_network
 from pvt_bench.config import LauncherName, Mode
 from pvt_bench.datasets.faults import quick_check
 from pvt_bench.errors import InputError, nearest
+from pvt_bench.parallel import count_cores
 
 PRECISIONS = ("32-true", "bf16-mixed")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -150,9 +150,7 @@ def count_workers(config: DictConfig) -> int:
     asked: int | None = config.trainer.workers
     if asked is not None:
         return asked
-    # A scheduler may have given this process fewer cores than the machine has.
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return min(8, count_cores())
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

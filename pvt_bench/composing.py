@@ -1,17 +1,59 @@
 """What a command line is taken to mean, and how it is explained where it means nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pvt_bench.config import data_dir
+from pvt_bench.config import config_dir, data_dir, register
 from pvt_bench.errors import InputError, nearest
+from pvt_bench.parallel import spread
+from pvt_bench.screen import progress_bar
 
 EXPERIMENTS = ("table", "sweep")
+# From so many cells on, processes that compose are worth their start; each takes some at a time.
+MANY, CHUNK = 24, 8
+MULTIRUN = ("-m", "--multirun")
+# What Hydra answers without running anything.
+QUESTIONS = (
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"),
+    *("-sc", "--shell-completion"),
+)
+
+
+class Composed(NamedTuple):
+    """One run of a command line, and the overrides that make it."""
+
+    config: DictConfig
+    overrides: list[str]
+
+
+def compose_cells(arguments: Sequence[str]) -> list[Composed]:
+    """The runs that a command line means: one, or with -m, table= or sweep= all combinations of
+    what is swept.
+
+    Composed here and not by Hydra's own sweeper, which composes each of them twice.
+
+    Raises:
+        InputError, or an error of Hydra or OmegaConf: the command line means nothing.
+    """
+    register()
+    words = [word for word in arguments if word not in MULTIRUN]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cells = _combine(words)
+        if len(cells) > 1 and len(words) == len(arguments) and not typed_experiment(words):
+            raise InputError("Several values of a key make a sweep. Type -m, then the same words.")
+        configs = _compose_many(cells) if len(cells) > MANY else map(_compose, cells)
+        return [Composed(*each) for each in zip(configs, cells, strict=True)]
 
 
 def add_dataset(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
@@ -36,11 +78,7 @@ def typed_experiment(arguments: Sequence[str]) -> tuple[str, str] | None:
 
 def experiment_tasks(arguments: Sequence[str]) -> list[str]:
     """The tasks that the named experiment sets, by its file."""
-    group, name = typed_experiment(arguments) or ("", "")
-    path = data_dir("experiments") / group / f"{name}.yaml"
-    if not path.is_file():
-        return []
-    defaults = yaml.safe_load(path.read_text()).get("defaults", [])
+    defaults = _experiment(arguments).get("defaults", [])
     return [task for each in defaults if (task := each.get("override /task"))]
 
 
@@ -59,8 +97,6 @@ def sweep_title(arguments: Sequence[str], swept: Sequence[str]) -> str:
 
 def check_named(arguments: Sequence[str], conf: Path) -> None:
     """Refuse a command that does not name its model or its task; `conf` holds the choices."""
-    if any(word.startswith("--") and word != "--multirun" for word in arguments):
-        return  # Hydra's own questions, such as --help, need neither.
     if typed_experiment(arguments):
         return
     for group in ("model", "task"):
@@ -69,6 +105,23 @@ def check_named(arguments: Sequence[str], conf: Path) -> None:
             raise InputError(
                 f"Which {group}? Type {group}={options[0]}, or another of: {', '.join(options)}."
             )
+
+
+def asks_hydra(arguments: Sequence[str]) -> bool:
+    """Whether the command only asks for what Hydra answers, such as --help or --cfg job.
+
+    Raises:
+        InputError: an option that there is not.
+    """
+    options = [word.partition("=")[0] for word in arguments if word.startswith("-")]
+    if any(option in QUESTIONS for option in options):
+        return True
+    for option in options:
+        if option not in MULTIRUN:
+            raise InputError(
+                f"There is no option {option}. {nearest(option, [*QUESTIONS, *MULTIRUN])}"
+            )
+    return False
 
 
 def read_words(
@@ -112,6 +165,59 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_key(error)
     return None
+
+
+def _compose(cell: list[str]) -> DictConfig:
+    return compose("config", cell)
+
+
+def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
+    """Compose on all cores: a cell takes Hydra a tenth of a second."""
+    yield _compose(cells[0])  # A wrong word is told at once.
+    with progress_bar("composing", len(cells), done=1) as bar:
+        found = spread(_compose_if_right, cells[1:], CHUNK, _enter_configuration)
+        for cell, config in zip(cells[1:], found, strict=True):
+            # Here once more what is wrong: an error loses its cause between processes.
+            yield _compose(cell) if config is None else config
+            bar.advance()
+
+
+def _compose_if_right(cell: list[str]) -> DictConfig | None:
+    try:
+        return _compose(cell)
+    except Exception:
+        return None
+
+
+def _enter_configuration() -> None:
+    register()
+    initialize_config_dir(str(config_dir()), version_base="1.3")
+
+
+def _combine(words: Sequence[str]) -> list[list[str]]:
+    """The overrides of each combination of what is swept; of words with one key the last counts."""
+    swept = _experiment(words).get("hydra", {}).get("sweeper", {}).get("params", {})
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    typed = parser.parse_overrides([*(f"{key}={value}" for key, value in swept.items()), *words])
+    choices = {each.get_key_element(): _choices(each) for each in typed}
+    return [list(cell) for cell in product(*choices.values())]
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key = override.get_key_element()
+    if not override.is_discrete_sweep():
+        raise InputError(f"{override.input_line}: type the values of {key}, with commas between.")
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _experiment(arguments: Sequence[str]) -> dict[str, Any]:
+    """The content of the named experiment's file; empty where there is none."""
+    group, name = typed_experiment(arguments) or ("", "")
+    path = data_dir("experiments") / group / f"{name}.yaml"
+    content: dict[str, Any] = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    return content
 
 
 def _names_dataset(arguments: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -216,13 +217,18 @@ def _cost_table(row: dict[str, float]) -> tuple[list[str], list[list[str | float
 
 def _differences(config: DictConfig) -> list[str]:
     """What differs from the model's own YAML, as `key=value`."""
-    path = config_dir() / "model" / f"{config.model.name}.yaml"
-    own = plain(OmegaConf.load(path)) if path.exists() else {}  # type: ignore[arg-type]
+    own = _model_file(config.model.name)
     return [
         f"{key}={value}".replace(" ", "")
         for key, value in plain(config.model).items()
         if key not in ("name", "weights") and value != own.get(key)
     ]
+
+
+@cache
+def _model_file(name: str) -> dict[str, Any]:
+    path = config_dir() / "model" / f"{name}.yaml"
+    return plain(OmegaConf.load(path)) if path.exists() else {}  # type: ignore[arg-type]
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -10,23 +10,20 @@ which training or its score would stop or be wrong; 2: the command cannot be use
 
 import json
 import os
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.composing import add_dataset, check_named, explain, why_dataset
+from pvt_bench.composing import add_dataset, check_named, why_dataset
 from pvt_bench.config import Mode, config_dir, register
+from pvt_bench.ending import INTERRUPTED, report
 from pvt_bench.errors import InputError
+from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar, say
 
 if TYPE_CHECKING:
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     from pvt_bench.datasets.file_faults import Survey
     from pvt_bench.datasets.image_faults import Job
 
-CLEAN, FAULTY, REFUSED, INTERRUPTED = 0, 1, 2, 130
+CLEAN, FAULTY = 0, 1
 SHOWN = 10  # faults of a kind in the terminal
 CHUNK = 16  # images that a process takes at a time
 
@@ -52,12 +49,7 @@ def main(words: Sequence[str]) -> int:
         print("interrupted; no report was written", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        message = explain(error)
-        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exception(error)
-        else:
-            print(f"error: {message}", file=sys.stderr)
-        return FAULTY if message is None else REFUSED
+        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
 
 
 def compose_words(words: Sequence[str]) -> DictConfig:
@@ -113,21 +105,13 @@ def read_images(jobs: Sequence["Job"], name: str) -> Iterator["Fault"]:
     """Read images whole, with all cores; what is wrong with them, in their order."""
     from pvt_bench.datasets.image_faults import inspect
 
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    pool = ProcessPoolExecutor(cores, get_context("spawn"))
     count = 0
-    try:
-        with progress_bar(name, len(jobs)) as bar:
-            with _interrupts_held():
-                results = pool.map(inspect, jobs, chunksize=CHUNK)
-            for found in results:
-                yield from found
-                count += len(found)
-                bar.note = f"faults: {count:,}" if count else ""
-                bar.advance()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with progress_bar(name, len(jobs)) as bar:
+        for found in spread(inspect, jobs, CHUNK):
+            yield from found
+            count += len(found)
+            bar.note = f"faults: {count:,}" if count else ""
+            bar.advance()
 
 
 def by_kind(faults: Sequence["Fault"]) -> dict["Kind", list["Fault"]]:
@@ -223,16 +207,6 @@ def _prepare(report_file: Path) -> None:
             f"{report_file} cannot be written ({error.strerror}). Type results_dir=PATH for a "
             "place that can be written."
         ) from error
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Keep Ctrl-C for later: processes that are started within never get it, this one after."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 if __name__ == "__main__":

@@ -11,15 +11,9 @@ from typing import Any
 import mlflow
 import pytest
 from conftest import SMALL
-from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from mlflow.entities import Run
-from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.composing import sweep_title, swept_keys, typed_experiment
-from pvt_bench.config import config_dir, data_dir, register
+from pvt_bench.composing import Composed, compose_cells, sweep_title, swept_keys
 from pvt_bench.launching.starting import launch
 from pvt_bench.launching.states import State
 from pvt_bench.launching.sweep import Sweep, find_sweep
@@ -33,30 +27,6 @@ TRAIN = (
 COST = ("task=imagenet_classification", "mode=cost")
 
 
-def overrides_of(*words: str) -> list[list[str]]:
-    """The words of each cell that a command line means."""
-    experiment = typed_experiment(words)
-    params: dict[str, Any] = {}
-    if experiment:
-        group, name = experiment
-        read: Any = OmegaConf.load(data_dir("experiments") / group / f"{name}.yaml")
-        params = dict(read.hydra.sweeper.params)
-    typed = {word.partition("=")[0]: word for word in words}
-    swept = [f"{key}={value}" for key, value in params.items() if key not in typed]
-    (batch,) = BasicSweeper.split_arguments(
-        OverridesParser.create().parse_overrides([*swept, *words]), max_batch_size=None
-    )
-    return [list(each) for each in batch]
-
-
-def compose_all(overrides: Sequence[Sequence[str]]) -> list[DictConfig]:
-    """The configurations of cells, by their words."""
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return [compose("config", list(each)) for each in overrides]
-
-
 def run_here(run_cell: Callable[[], Any]) -> None:
     """Run a cell in this process; what goes wrong stands in its record."""
     try:
@@ -67,16 +37,14 @@ def run_here(run_cell: Callable[[], Any]) -> None:
 
 def start(*words: str) -> list[State]:
     """Launch the cells of a command line; how they stand when it would end."""
-    overrides = overrides_of(*words)
-    return launch_all(compose_all(overrides), overrides, words)
+    return launch_all(compose_cells(["-m", *words]), words)
 
 
-def launch_all(
-    configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], words: Sequence[str] = ()
-) -> list[State]:
+def launch_all(cells: Sequence[Composed], words: Sequence[str] = ()) -> list[State]:
     """Launch cells as one sweep."""
-    swept = swept_keys(overrides)
+    swept = swept_keys([cell.overrides for cell in cells])
     title = sweep_title(words, swept)
+    configs = [cell.config for cell in cells]
     ended = launch(configs, swept, title, words, lambda config: "dataset", run_here)
     return [state for _, state in ended]
 

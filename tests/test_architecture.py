@@ -25,7 +25,7 @@ FLOORS = (
     ("ending",),
     ("composing",),
     ("config", "screen"),
-    ("errors",),
+    ("errors", "parallel"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))

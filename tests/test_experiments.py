@@ -1,18 +1,12 @@
 """The files of tables and studies: every cell composes; a table joins with what was published."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from sweeping import compose_all, overrides_of
 
-from pvt_bench.composing import swept_keys
-from pvt_bench.config import config_dir, data_dir, register
+from pvt_bench.composing import compose_cells, swept_keys
+from pvt_bench.config import config_dir, data_dir
 from pvt_bench.launching.preparing import cell_name
 from pvt_bench.report.published import FIGURES, figures_of, load_published
 
@@ -21,14 +15,6 @@ PUBLISHED = sorted(path.stem for path in data_dir("results").glob("published/*.c
 MODELS = {path.stem for path in config_dir().glob("model/*.yaml")}
 STUDIES = sorted(path.stem for path in data_dir("experiments").glob("sweep/*.yaml"))
 TABLES = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(autouse=True)
-def hydra() -> Iterator[None]:
-    register()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
 
 
 def layout(name: str) -> DictConfig:
@@ -40,12 +26,7 @@ def layout(name: str) -> DictConfig:
 
 def cells(name: str, *words: str) -> list[DictConfig]:
     """The composed cells of a table, as the command would run them."""
-    params = layout(name).hydra.sweeper.params
-    typed = [*(f"{key}={value}" for key, value in params.items()), *words]
-    (batch,) = BasicSweeper.split_arguments(
-        OverridesParser.create().parse_overrides(typed), max_batch_size=None
-    )
-    return [compose("config", [f"table={name}", *overrides]) for overrides in batch]
+    return [cell.config for cell in compose_cells([f"table={name}", *words])]
 
 
 def test_files_and_published_numbers_have_the_same_stems() -> None:
@@ -140,11 +121,13 @@ def _params(name: str, column: str, value: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_cell_of_a_study_composes(name: str) -> None:
-    overrides = overrides_of(f"sweep={name}")
-    configs = compose_all(overrides)
+    cells = compose_cells([f"sweep={name}"])
+    configs = [cell.config for cell in cells]
     assert all(OmegaConf.missing_keys(config) == set() for config in configs)
     # Each cell is another run, which the summary tells apart by what was swept.
-    names = [cell_name(config, swept_keys(overrides)) for config in configs]
+    names = [
+        cell_name(config, swept_keys([cell.overrides for cell in cells])) for config in configs
+    ]
     assert len(set(names)) == len(names) >= 5
     settings = [str(OmegaConf.to_container(config, resolve=True)) for config in configs]
     assert len(set(settings)) == len(settings)
@@ -162,13 +145,13 @@ def test_a_study_begins_as_a_lab_note(name: str) -> None:
     for command in commands:
         words = command.split()
         assert words[0] == f"sweep={name}"
-        assert compose_all(overrides_of(*words)[:1])
+        assert compose_cells(words)
 
 
 def test_the_study_of_reduction_ratios_has_plain_attention_and_the_published_ones() -> None:
     ratios: dict[str, set[str]] = {}
-    for words in overrides_of("sweep=sr_ratios"):
-        typed = dict(word.split("=") for word in words)
+    for cell in compose_cells(["sweep=sr_ratios"]):
+        typed = dict(word.split("=") for word in cell.overrides)
         ratios.setdefault(typed["model"], set()).add(typed["model.sr_ratios"])
     assert set(ratios) == {"pvt_small", "pvt_v2_b2"}
     for each in ratios.values():

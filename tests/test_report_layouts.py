@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from report_runs import COST, make_run, settings
-from test_experiments import NAMES, cells, hydra  # noqa: F401
+from test_experiments import NAMES, cells
 
 from pvt_bench.config import data_dir
 from pvt_bench.errors import InputError

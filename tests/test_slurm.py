@@ -15,15 +15,14 @@ from safetensors.torch import load_file, save_file
 from slurm.cluster import Cluster, wait
 from sweeping import (
     TRAIN,
-    compose_all,
     launch_all,
-    overrides_of,
     read_sweep,
     runs_in,
     start,
 )
 
 from pvt_bench import status
+from pvt_bench.composing import compose_cells
 from pvt_bench.launching.starting import failed
 from pvt_bench.launching.states import DONE, FAILED, STOPPED, State, look
 from pvt_bench.launching.sweep import Sweep
@@ -254,12 +253,10 @@ def test_three_of_six_fail_each_with_its_reason(
         "nan": ("seed=4", "schedule.lr=1e30"),
     }
     # One command sweeps one grid: here four grids make the cells of a sweep.
-    configs, overrides = [], []
+    composed = []
     for each in cells.values():
-        words_of = overrides_of(*words, "schedule.steps=4", *each)
-        overrides += words_of
-        configs += compose_all(words_of)
-    states = launch_all(configs, overrides)
+        composed += compose_cells(["-m", *words, "schedule.steps=4", *each])
+    states = launch_all(composed)
     assert [state.word for state in states] == [DONE] * 3 + [FAILED] * 3
     assert failed(states)
     raised, memory, nan = (state.why for state in states[3:])
@@ -271,7 +268,7 @@ def test_three_of_six_fail_each_with_its_reason(
     assert "3 done, 3 failed" in shown
 
     before = jobs_of(cluster)
-    again = launch_all(configs, overrides)
+    again = launch_all(composed)
     assert [state.word for state in again] == [state.word for state in states]
     assert len(jobs_of(cluster) - before) == 3
     assert [state.status["attempt"] for state in again[:3]] == [1, 1, 1]

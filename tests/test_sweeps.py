@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import COST, TRAIN, compose_all, read_sweep, runs_in, stand, start
+from sweeping import COST, TRAIN, read_sweep, runs_in, stand, start
 
 from pvt_bench import status
 from pvt_bench.building import open_data
+from pvt_bench.composing import compose_cells
 from pvt_bench.describing import find_record
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import FROZEN, thaw
@@ -38,8 +39,8 @@ pytest_plugins = ("sweeping",)
 
 
 def record_of(*words: str) -> Path:
-    (config,) = compose_all([words])
-    return find_record(config, open_data(config))
+    (cell,) = compose_cells(words)
+    return find_record(cell.config, open_data(cell.config))
 
 
 def test_how_and_where_it_runs_does_not_make_another_run(digits: Path, tmp_path: Path) -> None:
@@ -277,16 +278,16 @@ def test_a_cell_runs_only_with_the_code_it_was_submitted_with(
     directory = results / state.cell.place
     config, frozen = thaw(directory, submitted=True)
     assert config.model.name == "lenet5"
-    assert frozen.name == "lenet5"
+    assert frozen["name"] == "lenet5"
     monkeypatch.setattr("pvt_bench.launching.cell.source_digest", lambda: "another")
     with pytest.raises(InputError, match=r"launcher\.allow_changed_code=true"):
         thaw(directory, submitted=True)
     assert thaw(directory)[0].model.name == "lenet5", "started by this very process"
     file = directory / FROZEN
-    file.write_text(file.read_text().replace("code: false", "code: true"))
+    file.write_text(file.read_text().replace('code": false', 'code": true'))
     assert thaw(directory, submitted=True)[0].model.name == "lenet5"
     # A version with other keys: the code is what is named, whatever else is wrong.
-    file.write_text(file.read_text().replace("code: true", "code: false\n    gone: 1"))
+    file.write_text(file.read_text().replace('code": true', 'code": false, "gone": 1'))
     with pytest.raises(InputError, match=r"launcher\.allow_changed_code=true"):
         thaw(directory, submitted=True)
     file.unlink()

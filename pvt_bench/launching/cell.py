@@ -3,6 +3,7 @@
 `python -m pvt_bench.launching.cell DIRECTORY` runs the record in DIRECTORY.
 """
 
+import json
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from pvt_bench.tracking.metrics import replace
 if TYPE_CHECKING:
     from pvt_bench.describing import Outcome
 
-FROZEN = "launch.yaml"
+FROZEN = "launch.json"
 
 
 def freeze(
@@ -39,10 +40,10 @@ def freeze(
         "dataset_line": line,
         "source": source_digest(),
     }
-    replace(directory / FROZEN, OmegaConf.to_yaml(OmegaConf.create(values)).encode())
+    replace(directory / FROZEN, json.dumps(values, indent=2).encode())
 
 
-def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, DictConfig]:
+def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, dict[str, Any]]:
     """The configuration of a frozen cell, and all else that was frozen with it.
 
     submitted: by another process, perhaps long ago.
@@ -57,10 +58,10 @@ def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, DictConf
             "was never submitted. Type the command of the sweep again, with a results_dir that all "
             "machines see."
         )
-    frozen: Any = OmegaConf.load(path)
-    allowed = not submitted or frozen.config.launcher.allow_changed_code
+    frozen: dict[str, Any] = json.loads(path.read_bytes())
+    allowed = not submitted or frozen["config"]["launcher"]["allow_changed_code"]
     # Before the rest is read: other code may have other keys.
-    if not allowed and frozen.source != source_digest():
+    if not allowed and frozen["source"] != source_digest():
         raise InputError(
             "The code of pvt_bench has changed since the cell was submitted. Type the command of "
             "the sweep again, or submit with launcher.allow_changed_code=true."
@@ -83,8 +84,8 @@ def run_cell(directory: Path, submitted: bool = True) -> "Outcome":
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from pvt_bench.run import Placing, run
 
-        placing = Placing(frozen.name, dict(frozen.tags))
-        outcome = run(config, frozen.dataset_line, placing)
+        placing = Placing(frozen["name"], frozen["tags"])
+        outcome = run(config, frozen["dataset_line"], placing)
     except Exception as error:
         _note(directory, error)
         raise

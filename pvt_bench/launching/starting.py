@@ -56,9 +56,10 @@ def launch(
             "tracking.uri=http://host:5000 of a tracking server"
         )
     planned = plan(configs, swept)
-    places = [str(describing.find_record(each.config, each.data)) for each in planned]
-    name = sweep_name(title, places)
     results_dir = Path(config.results_dir)
+    records = [describing.find_record(each.config, each.data) for each in planned]
+    places = [os.path.relpath(record, results_dir) for record in records]
+    name = sweep_name(title, places)
     experiments = [describing.experiment(each) for each in configs]
     (results_dir / "sweeps").mkdir(parents=True, exist_ok=True)
     # Two launches of the same sweep: the second one finds each cell claimed.
@@ -71,7 +72,7 @@ def launch(
     # Cells that were there before belong to the sweep in MLflow too.
     adopt(uri, results_dir, parents_of_cells(sweep))
     states = _detach(sweep, work) if config.launcher.detach else see_through(sweep, work)
-    by_place = {os.path.relpath(_directory(each), results_dir): each.config for each in planned}
+    by_place = {place: each.config for place, each in zip(places, planned, strict=True)}
     return [(by_place[state.cell.place], state) for state in states]
 
 
@@ -114,7 +115,3 @@ def _detach(sweep: Sweep, work: Work) -> list[State]:
         note_launches(map(Path, directories), [launch_here(stay.pid)] * len(directories))
     say(f"python -m pvt_bench.status sweep={sweep.name} shows how the cells stand")
     return look(sweep)
-
-
-def _directory(planned: Planned) -> Path:
-    return describing.find_record(planned.config, planned.data)

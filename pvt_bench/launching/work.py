@@ -13,7 +13,7 @@ from pvt_bench.building import plain
 from pvt_bench.config import LauncherName
 from pvt_bench.describing import Outcome
 from pvt_bench.ending import INTERRUPTED
-from pvt_bench.launching.cell import run_cell, thaw
+from pvt_bench.launching.cell import run_cell
 from pvt_bench.launching.executors import LocalSlots, submit_to_slurm
 from pvt_bench.launching.preparing import note_launches
 from pvt_bench.launching.ranks import run_ranks
@@ -56,7 +56,7 @@ class Here:
     def step(self) -> bool:
         """Run all of them."""
         while self.to_do:
-            self.run_here(partial(_run, self.to_do[0].directory))
+            self.run_here(partial(_run, self.to_do[0]))
             del self.to_do[0]
         return False
 
@@ -150,9 +150,9 @@ def _stop_again(work: Work) -> bool:
     return False
 
 
-def _run(directory: Path) -> Outcome:
+def _run(claimed: Claimed) -> Outcome:
     """Run one frozen cell from this process, on all its devices."""
-    config, _ = thaw(directory)
+    directory, config = claimed
     if config.trainer.devices == 1:
         return run_cell(directory, submitted=False)
     code = run_ranks(directory, config.trainer.devices)

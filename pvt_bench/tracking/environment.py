@@ -5,6 +5,7 @@ import os
 import platform
 import socket
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,10 @@ def launch_here(pid: int | None = None, log: str | None = None) -> dict[str, Any
     return launch if log is None else launch | {"log": log}
 
 
+@cache
 def source_digest() -> str:
-    """SHA-256 over the package's Python files: what a queued run shall be run with."""
+    """SHA-256 over the package's Python files, as they were when this process asked first: what a
+    queued run shall be run with."""
     digest = hashlib.sha256()
     package = SOURCE / "pvt_bench"
     for path in sorted(package.rglob("*.py")):
