@@ -1,6 +1,7 @@
 """Fixtures that run the real command."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,25 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "digits"
     write_digits(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh store, whose schema takes MLflow seconds to write."""
+    from pvt_bench.tracking.parent import open_parents
+
+    directory = tmp_path_factory.mktemp("store")
+    open_parents(f"sqlite:///{directory}/mlflow.db", directory, "", [], "")
+    return directory / "mlflow.db"
+
+
+@pytest.fixture
+def results(tmp_path: Path, empty_store: Path) -> Path:
+    """A results_dir with nothing in it but an empty store."""
+    directory = tmp_path / "results"
+    directory.mkdir()
+    shutil.copy(empty_store, directory)
+    return directory
 
 
 @pytest.fixture

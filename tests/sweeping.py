@@ -1,15 +1,10 @@
-"""Sweeps composed and launched by a test's own process, which has what a command would import.
+"""Sweeps composed and launched by a test's own process, which has what a command would import."""
 
-A test module asks for it with `pytest_plugins = ("sweeping",)`.
-"""
-
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import pytest
 from conftest import SMALL
 from mlflow.entities import Run
 
@@ -17,7 +12,6 @@ from pvt_bench.composing import Composed, compose_cells, sweep_title, swept_keys
 from pvt_bench.launching.starting import launch
 from pvt_bench.launching.states import State
 from pvt_bench.launching.sweep import Sweep, find_sweep
-from pvt_bench.tracking.parent import open_parents
 
 # Ten steps of the smallest classifier in a second; what each step logs can be counted.
 TRAIN = (
@@ -64,20 +58,3 @@ def runs_in(results: Path) -> list[Run]:
     client = mlflow.MlflowClient(f"sqlite:///{results}/mlflow.db")
     experiments = [each.experiment_id for each in client.search_experiments()]
     return list(client.search_runs(experiments))
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh store, whose schema takes MLflow seconds to write."""
-    directory = tmp_path_factory.mktemp("store")
-    open_parents(f"sqlite:///{directory}/mlflow.db", directory, "", [], "")
-    return directory / "mlflow.db"
-
-
-@pytest.fixture
-def results(tmp_path: Path, empty_store: Path) -> Path:
-    """A results_dir with nothing in it but an empty store."""
-    directory = tmp_path / "results"
-    directory.mkdir()
-    shutil.copy(empty_store, directory)
-    return directory

@@ -20,8 +20,6 @@ from pvt_bench.errors import InputError
 from pvt_bench.launching.states import DONE, FAILED, look
 from pvt_bench.tracking.metrics import MetricsFile
 
-pytest_plugins = ("sweeping",)
-
 LOCAL = ("launcher=local", "trainer.checkpoint_every=5")
 
 

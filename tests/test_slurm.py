@@ -30,7 +30,7 @@ from pvt_bench.launching.watching import conclude
 from pvt_bench.launching.watching import wait as wait_for_sweep
 from pvt_bench.tracking.metrics import MetricsFile
 
-pytest_plugins = ("slurm_cluster", "sweeping")
+pytest_plugins = ("slurm_cluster",)
 
 SLURM = ("launcher=slurm", "launcher.timeout_min=60", "trainer.checkpoint_every=20")
 STEPS = 45

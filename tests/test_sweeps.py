@@ -35,8 +35,6 @@ from pvt_bench.tracking.environment import launch_here
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
 
-pytest_plugins = ("sweeping",)
-
 
 def record_of(*words: str) -> Path:
     (cell,) = compose_cells(words)

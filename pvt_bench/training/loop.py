@@ -6,6 +6,7 @@ uninterrupted one would have done.
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any, Protocol
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from pvt_bench.training import processes
 from pvt_bench.training.interruption import Interrupted, Interruption
-from pvt_bench.training.process_group import trainer_settings
 
 
 class TrainerOptions(Protocol):
@@ -119,9 +121,28 @@ def build_trainer(options: TrainerOptions, directory: Path, **settings: Any) -> 
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=directory,
-        **trainer_settings(),
+        **_process_settings(),
         **settings,
     )
+
+
+def _process_settings() -> dict[str, Any]:
+    """What the Trainer has to be told of the run's processes.
+
+    The environment is always named: left to itself, Lightning would take a job of SLURM's for its
+    own, and requeue it.
+    """
+    if processes.count() == 1:
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {
+        "devices": here,
+        "num_nodes": processes.count() // here,
+        "plugins": [TorchElasticEnvironment()],
+        # Some heads leave a level of the pyramid unused, and a batch without objects the masks.
+        "strategy": DDPStrategy(find_unused_parameters=True),
+        "use_distributed_sampler": False,
+    }
 
 
 def fit(

@@ -1,16 +1,11 @@
-"""The processes of one run, one a device: how each finds the others, and Lightning finds them."""
+"""The processes of one run, one a device: how each finds the others."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
-
-from pvt_bench.training.processes import count
 
 
 @contextmanager
@@ -28,22 +23,3 @@ def joined() -> Iterator[None]:
         yield
     finally:
         distributed.destroy_process_group()
-
-
-def trainer_settings() -> dict[str, Any]:
-    """What Lightning's Trainer has to be told of the processes.
-
-    The environment is always named: left to itself, Lightning would take a job of SLURM's for its
-    own, and requeue it.
-    """
-    if count() == 1:
-        return {"devices": 1, "plugins": [LightningEnvironment()]}
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    return {
-        "devices": here,
-        "num_nodes": count() // here,
-        "plugins": [TorchElasticEnvironment()],
-        # Some heads leave a level of the pyramid unused, and a batch without objects the masks.
-        "strategy": DDPStrategy(find_unused_parameters=True),
-        "use_distributed_sampler": False,
-    }
