@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def needs(part: object, name: str) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"{name} is missing, and CI must have it")
         pytest.skip(f"{name} is not installed")
+
+
+def wait(reached: Callable[[], object], name: str, seconds: float = 120) -> None:
+    """Wait until a condition holds; the test fails by its name after so many seconds."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, f"{name} did not come"
+        time.sleep(0.05)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,13 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment
+from conftest import environment, wait
 from safetensors.torch import load_file
 from sweeping import COST, TRAIN, read_sweep, runs_in, stand, start
 
@@ -26,13 +24,6 @@ LOCAL = ("launcher=local", "trainer.checkpoint_every=5")
 @pytest.fixture
 def words(results: Path, digits: Path) -> tuple[str, ...]:
     return (*TRAIN, *LOCAL, f"results_dir={results}", f"dataset.root={digits}")
-
-
-def wait(reached: Callable[[], object], name: str, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, f"{name} did not come"
-        time.sleep(0.1)
 
 
 def statuses(results: Path) -> dict[str, dict[str, object]]:

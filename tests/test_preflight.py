@@ -16,7 +16,7 @@ import faulty_trees
 import pytest
 from ade20k_tree import write_ade20k_tree
 from coco_tree import CMYK_IMAGE, FLAT_BOX_ID, GREY_IMAGE, PALETTE_IMAGE, write_coco_tree
-from conftest import environment
+from conftest import environment, wait
 from faulty_trees import ADE20K, IMAGENET, IMAGES, JSON, VAL, VICTIM, save_noise, write_plain_coco
 from imagenet_tree import write_imagenet_tree
 
@@ -449,5 +449,5 @@ def test_an_interrupt(many: Path, tmp_path: Path) -> None:
     assert running.returncode == 130
     assert "Traceback" not in errors
     assert "interrupted" in errors
-    assert not living(running.pid)
+    wait(lambda: not living(running.pid), "the end of all its processes")
     assert not list((tmp_path / "results").rglob("*.json"))

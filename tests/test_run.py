@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import mlflow
 import pytest
 import torch
 from coco_tree import write_coco_tree
-from conftest import SMALL, Command, environment
+from conftest import SMALL, Command, environment, wait
 
 from pvt_bench.tracking.metrics import MetricsFile
 
@@ -64,16 +63,13 @@ def start(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_step(tmp_path: Path, step: int, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def wait_for_step(tmp_path: Path, step: int) -> None:
+    def reached() -> bool:
         found = records(tmp_path / "results")
-        if found and (found[0] / "metrics.jsonl").exists():
-            points = list(MetricsFile(found[0] / "metrics.jsonl").read())
-            if points and points[-1].step >= step:
-                return
-        time.sleep(0.05)
-    pytest.fail(f"step {step} was not reached in {seconds} s")
+        points = list(MetricsFile(found[0] / "metrics.jsonl").read()) if found else []
+        return bool(points) and points[-1].step >= step
+
+    wait(reached, f"step {step}")
 
 
 def test_one_run_from_the_command_to_the_row(

@@ -33,7 +33,7 @@ from pvt_bench.tracking.metrics import MetricsFile
 pytest_plugins = ("slurm_cluster",)
 
 SLURM = ("launcher=slurm", "launcher.timeout_min=60", "trainer.checkpoint_every=20")
-STEPS = 45
+STEPS = 150
 # Loading the libraries takes processes that share two cores a while.
 PATIENCE_S = 180.0
 

@@ -153,6 +153,11 @@ def test_the_name_of_a_sweep_is_that_of_its_cells() -> None:
         ("interrupted", "RUNNING", False, QUEUED),
         ("failed", "RUNNING", False, FAILED),
         ("finished", "RUNNING", True, DONE),
+        # With a process of this machine that is gone, whatever its last heartbeat was.
+        ("running", "GONE", True, LOST),
+        ("queued", "GONE", False, LOST),
+        ("interrupted", "GONE", False, STOPPED),
+        ("failed", "GONE", False, FAILED),
         # With a job that has ended: what the record says last holds, if it could say it.
         ("running", "FAILED", True, LOST),
         ("running", "CANCELLED", False, LOST),

@@ -1,14 +1,18 @@
 """What schedulers say of jobs: whether they still come or go, and how they ended."""
 
-import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-# SLURM's words for a job that will not run on by itself.
+import psutil
+
+# Of a process of this machine that is not there any more.
+GONE = "GONE"
+# SLURM's words for a job that will not run on by itself, and ours.
 ENDED = {
+    GONE,
     "BOOT_FAIL",
     "CANCELLED",
     "COMPLETED",
@@ -22,8 +26,8 @@ ENDED = {
 
 
 class Job(NamedTuple):
-    """state: in SLURM's words, empty where the scheduler has forgotten the job; reason: why it
-    waits."""
+    """state: in SLURM's words, GONE, or empty where the scheduler has forgotten the job or nobody
+    here can tell; reason: why it waits."""
 
     state: str = ""
     reason: str = ""
@@ -44,7 +48,7 @@ def ask(launches: Iterable[Mapping[str, Any]]) -> dict[str, Job]:
         if launch["launcher"] == "slurm":
             known.setdefault(key, Job())
         else:
-            known[key] = Job("RUNNING") if _is_alive(launch) else Job()
+            known[key] = _find_process(launch)
     return known
 
 
@@ -71,13 +75,7 @@ def _ask_slurm(jobs: Iterable[str]) -> dict[str, Job]:
     return {job: Job(state, reason) for job, state, reason in lines}
 
 
-def _is_alive(launch: Mapping[str, Any]) -> bool:
+def _find_process(launch: Mapping[str, Any]) -> Job:
     if launch["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(launch["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return Job()
+    return Job("RUNNING" if psutil.pid_exists(launch["pid"]) else GONE)

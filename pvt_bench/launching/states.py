@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pvt_bench.launching.jobs import Job, ask, job_key
+from pvt_bench.launching.jobs import GONE, Job, ask, job_key
 from pvt_bench.launching.sweep import Cell, Sweep
 from pvt_bench.tracking.heartbeat import is_fresh
 from pvt_bench.tracking.record import HEARTBEAT
@@ -78,7 +78,8 @@ def _word(status: Mapping[str, Any], job: Job, beats: bool) -> tuple[str, str]:
 def _how_lost(status: Mapping[str, Any], job: Job) -> str:
     if job.alive:
         return "the job runs, but its process gives no sign of life"
-    ended = f"the job ended as {job.state}" if job.state else "its process is gone"
+    by_slurm = job.state not in ("", GONE)
+    ended = f"the job ended as {job.state}" if by_slurm else "its process is gone"
     if status["state"] != "running":
         ended += " before it could write to the record"
     words = _last_words((status.get("launch") or {}).get("log"))
