@@ -12,6 +12,7 @@ from pvt_bench.composing import Composed, compose_cells, sweep_title, swept_keys
 from pvt_bench.launching.starting import launch
 from pvt_bench.launching.states import State
 from pvt_bench.launching.sweep import Sweep, find_sweep
+from pvt_bench.tracking.metrics import MetricsFile
 
 # Ten steps of the smallest classifier in a second; what each step logs can be counted.
 TRAIN = (
@@ -58,3 +59,14 @@ def runs_in(results: Path) -> list[Run]:
     client = mlflow.MlflowClient(f"sqlite:///{results}/mlflow.db")
     experiments = [each.experiment_id for each in client.search_experiments()]
     return list(client.search_runs(experiments))
+
+
+def losses_in(record: Path) -> dict[int, float]:
+    """The losses of a training by their steps; a step that is there twice is an error."""
+    points = MetricsFile(record / "metrics.jsonl").read()
+    steps = [
+        (point.step, point.values["train/loss"]) for point in points if "train/loss" in point.values
+    ]
+    losses = dict(steps)
+    assert len(losses) == len(steps), "a step is there twice"
+    return losses

@@ -1,12 +1,15 @@
 """Checkpoints are whole or not there, and a damaged one is passed over."""
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import needs
 
 from pvt_bench.errors import InputError
 from pvt_bench.training.checkpoint import delete_checkpoints, load_newest, save_checkpoint
@@ -31,7 +34,7 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert state["weight"].eq(100).all()
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "no digest"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "no digest"])
 def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 1)
     newest = save(tmp_path, 2)
@@ -41,6 +44,8 @@ def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path, damage: str) -> 
     elif damage == "flip":
         content[len(content) // 2] ^= 1
         newest.write_bytes(content)
+    elif damage == "empty":
+        newest.write_bytes(b"")
     else:
         newest.with_suffix(".sha256").unlink()
     warnings: list[str] = []
@@ -62,30 +67,76 @@ def test_deleting_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_full_disk_leaves_the_older_one_whole(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: the kernel refuses the write the same."""
-    save(tmp_path, 1)
-    code = f"""
-import resource, signal, torch
+FILL = """
+import sys, torch
 from pathlib import Path
 from pvt_bench.errors import InputError
-from pvt_bench.training.checkpoint import save_checkpoint
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+from pvt_bench.training.checkpoint import load_newest, save_checkpoint
+folder = Path(sys.argv[1])
+save_checkpoint(folder, 1, {"step": 1, "weight": torch.zeros(100_000)})
 try:
-    save_checkpoint(Path({str(tmp_path)!r}), 2, {{"weight": torch.zeros(100_000)}})
+    save_checkpoint(folder, 2, {"step": 2, "weight": torch.zeros(300_000)})
 except InputError as error:
     print(error)
+print(load_newest(folder)["step"], *sorted(path.name for path in folder.iterdir()))
 """
+
+
+def test_a_full_disk_leaves_the_older_one_whole_and_says_what_is_missing(tmp_path: Path) -> None:
+    """A disk of one megabyte, that only this process and its child see."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    needs(shutil.which("unshare"), "unshare")
+    mount = f"mount -t tmpfs -o size=1m tmpfs {disk}"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
-    )
-    assert "could not be written" in done.stdout
-    assert "same command" in done.stdout
-    assert [path.name for path in tmp_path.glob("*.partial")] == []
-    state = load_newest(tmp_path)
-    assert state is not None
-    assert state["step"] == 1
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", f'{mount} && exec "$@"', "sh",
+         sys.executable, "-c", FILL, str(disk)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told, left = done.stdout.splitlines()
+    assert "The checkpoint of step 2 could not be written" in told
+    assert "It takes 1.2 MB and 0.6 MB are free: make room for 0.6 MB more." in told
+    assert "same command" in told
+    assert left == "1 step-00000001.ckpt step-00000001.sha256"
+
+
+SAVE_ON = """
+import sys, torch
+from pathlib import Path
+from pvt_bench.training.checkpoint import save_checkpoint
+folder, step = Path(sys.argv[1]), int(sys.argv[2])
+while True:
+    step += 1
+    save_checkpoint(folder, step, {"step": step, "weight": torch.full((2_000_000,), step)})
+    print(step, flush=True)
+"""
+
+
+def test_a_kill_in_the_middle_of_a_save_costs_that_save_alone(tmp_path: Path) -> None:
+    """With temporary files on another file system, where a move would be a copy."""
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    at = 0
+    for wait in (0.0, 0.004, 0.008):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVE_ON, str(tmp_path), str(at)],
+            env=os.environ | {"TMPDIR": str(elsewhere)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        saved = [int(process.stdout.readline()) for _ in range(3)][-1]
+        time.sleep(wait)
+        process.kill()
+        saved = max([saved, *map(int, process.communicate()[0].split())])
+        state = load_newest(tmp_path)
+        assert state is not None
+        # The last save may have been complete when its line was not.
+        assert saved <= state["step"] <= saved + 1
+        assert state["weight"].eq(state["step"]).all()
+        at = state["step"]
 
 
 def test_a_pickle_payload_is_not_run(tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ import pytest
 import torch
 from conftest import environment, wait
 from safetensors.torch import load_file
-from sweeping import COST, TRAIN, read_sweep, runs_in, stand, start
+from sweeping import COST, TRAIN, losses_in, read_sweep, runs_in, stand, start
 
 from pvt_bench import status
 from pvt_bench.errors import InputError
 from pvt_bench.launching.states import DONE, FAILED, look
-from pvt_bench.tracking.metrics import MetricsFile
 
 LOCAL = ("launcher=local", "trainer.checkpoint_every=5")
 
@@ -30,11 +29,6 @@ def statuses(results: Path) -> dict[str, dict[str, object]]:
     """The status of each record by its directory's name without the hash."""
     paths = results.glob("runs/*/*/*/status.json")
     return {path.parent.name.rpartition("-")[0]: json.loads(path.read_text()) for path in paths}
-
-
-def steps_in(record: Path) -> list[int]:
-    points = MetricsFile(record / "metrics.jsonl").read()
-    return [point.step for point in points if "train/loss" in point.values]
 
 
 def command(*words: str) -> "subprocess.Popen[str]":
@@ -77,7 +71,7 @@ def test_a_killed_cell_is_told_and_the_command_again_goes_on(
     (killed,) = (state.cell for state in started if "killed" in state.cell.name)
     record = results / killed.place
     sweep = read_sweep(results, "name")
-    wait(lambda: len(steps_in(record)) >= 12, "the twelfth step")
+    wait(lambda: len(losses_in(record)) >= 12, "the twelfth step")
     os.kill(json.loads((record / "status.json").read_text())["pid"], signal.SIGKILL)
     wait(lambda: (sweep.directory / "table.md").exists(), "the table of the detached launcher")
     found = {state.cell.name.split()[1]: state for state in look(sweep)}
@@ -95,7 +89,7 @@ def test_a_killed_cell_is_told_and_the_command_again_goes_on(
     attempts = {state.cell.name.split()[1]: state.status["attempt"] for state in again}
     assert attempts == {"name=killed": 2, "name=whole": 1}
     assert {state.word for state in again} == {DONE}
-    assert steps_in(record) == list(range(1, 61))
+    assert list(losses_in(record)) == list(range(1, 61))
     results_of = [state.status["result"]["val/top1"] for state in again]
     assert results_of[0] == results_of[1]
     weights = [load_file(results / state.cell.place / "weights.safetensors") for state in again]
@@ -116,7 +110,7 @@ def test_ctrl_c_stops_the_cells_and_the_command_again_goes_on(
         for path in results.glob("runs/*/*/*/status.json")
         if json.loads(path.read_text())["state"] == "running"
     )
-    wait(lambda: len(steps_in(at_work)) >= 3, "the third step")
+    wait(lambda: len(losses_in(at_work)) >= 3, "the third step")
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 130, output
@@ -132,34 +126,23 @@ def test_ctrl_c_stops_the_cells_and_the_command_again_goes_on(
     again = start(*words, "schedule.steps=300", "seed=0")
     assert [state.word for state in again] == [DONE]
     assert again[0].status["attempt"] == 2
-    assert steps_in(at_work) == list(range(1, 301))
+    assert list(losses_in(at_work)) == list(range(1, 301))
 
 
-@pytest.mark.parametrize("launcher", ["in_process", "local"])
-def test_two_processes_are_one_run(launcher: str, words: tuple[str, ...], results: Path) -> None:
+def test_two_processes_are_one_run(words: tuple[str, ...], results: Path) -> None:
     """As many images a step as one process, and so the same numbers up to rounding."""
-    words = (*words, "schedule.steps=6", "trainer.accelerator=cpu", f"launcher={launcher}")
+    words = (*words, "schedule.steps=6", "launcher=in_process")
     (state,) = start(*words, "trainer.devices=2")
     assert state.word == DONE, state.why
-    losses = {
-        point.step: point.values["train/loss"]
-        for point in MetricsFile(results / state.cell.place / "metrics.jsonl").read()
-        if "train/loss" in point.values
-    }
+    alone = results.parent / "alone"
+    (one,) = start(*words, f"results_dir={alone}")
+    losses = losses_in(results / state.cell.place)
     assert list(losses) == list(range(1, 7))
-    assert losses == pytest.approx(one_process(words, results), rel=1e-4)
+    assert losses == pytest.approx(losses_in(alone / one.cell.place), rel=1e-4)
     # One process finds the finished run of two.
     (same,) = start(*words)
     assert same.cell.place == state.cell.place
     assert same.status["attempt"] == 1
-
-
-def one_process(words: tuple[str, ...], results: Path) -> dict[int, float]:
-    """The losses of the same training by this process, in a results_dir of its own."""
-    alone = results.parent / "alone"
-    (state,) = start(*words, "launcher=in_process", f"results_dir={alone}")
-    points = MetricsFile(alone / state.cell.place / "metrics.jsonl").read()
-    return {p.step: p.values["train/loss"] for p in points if "train/loss" in p.values}
 
 
 @pytest.mark.parametrize(
@@ -190,3 +173,15 @@ def test_lost_before_it_began(
     assert state.word == FAILED
     assert "before it could write to the record" in state.why
     assert "no such module" in capfd.readouterr().err
+
+
+def test_the_same_sweep_twice_at_the_same_moment(words: tuple[str, ...], results: Path) -> None:
+    """Each cell runs once, and both commands end with the whole table."""
+    typed = ("-m", *words, "schedule.steps=20", "seed=0,1", "launcher.jobs=2")
+    both = [command(*typed) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    for process, output in zip(both, outputs, strict=True):
+        assert process.returncode == 0, output
+        assert "2 done" in output
+    assert [status["attempt"] for status in statuses(results).values()] == [1, 1]
+    assert len(runs_in(results)) == 3, "two cells and one sweep"

@@ -154,6 +154,31 @@ def test_attempts_and_errors_are_noted(tmp_path):
         Record.reopen(tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"state": "done"}, {"attempt": None}])
+def test_a_record_of_another_version_is_refused_and_can_be_started_over(tmp_path, change):
+    with open_record(tmp_path) as record:
+        directory = record.directory
+    status = {**read_status(directory), **change}
+    kept = {key: value for key, value in status.items() if value is not None}
+    (directory / "status.json").write_text(json.dumps(kept))
+    for open_again in (lambda: open_record(tmp_path), lambda: Record.reopen(directory)):
+        with pytest.raises(InputError, match=r"version of pvt-bench.*rerun=true"):
+            open_again()
+    with open_record(tmp_path, rerun=True) as record:
+        assert record.status["attempt"] == 0
+
+
+def test_a_record_of_before_launchers_is_read(tmp_path):
+    """What was added to the status since is not missed."""
+    old = {"state": "finished", "created": "2026-01-01T00:00:00+00:00", "attempt": 1,
+           "commit": None, "result": {"val/AP": 0.4}}  # fmt: skip
+    with open_record(tmp_path) as record:
+        directory = record.directory
+    (directory / "status.json").write_text(json.dumps(old))
+    with Record.reopen(directory) as record:
+        assert record.status == old
+
+
 def test_rerun_starts_over_and_names_the_old_mlflow_run(tmp_path):
     with open_record(tmp_path) as record:
         record.begin()

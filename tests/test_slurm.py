@@ -16,6 +16,7 @@ from slurm.cluster import Cluster, wait
 from sweeping import (
     TRAIN,
     launch_all,
+    losses_in,
     read_sweep,
     runs_in,
     start,
@@ -23,12 +24,12 @@ from sweeping import (
 
 from pvt_bench import status
 from pvt_bench.composing import compose_cells
+from pvt_bench.errors import InputError
 from pvt_bench.launching.starting import failed
 from pvt_bench.launching.states import DONE, FAILED, STOPPED, State, look
 from pvt_bench.launching.sweep import Sweep
 from pvt_bench.launching.watching import conclude
 from pvt_bench.launching.watching import wait as wait_for_sweep
-from pvt_bench.tracking.metrics import MetricsFile
 
 pytest_plugins = ("slurm_cluster",)
 
@@ -59,18 +60,13 @@ def named(states: list[State]) -> dict[str, State]:
     return {state.cell.name.split("=")[-1].split()[0]: state for state in states}
 
 
-def steps_in(record: Path) -> list[int]:
-    points = MetricsFile(record / "metrics.jsonl").read()
-    return [point.step for point in points if "train/loss" in point.values]
-
-
 def freeze_in_training(record: Path, frozen: list[int], step: int = 8) -> int:
     """Stop a cell's process in the middle of its training; its number."""
-    wait(lambda: steps_in(record)[-1:] >= [step], f"step {step}", PATIENCE_S)
+    wait(lambda: step in losses_in(record), f"step {step}", PATIENCE_S)
     pid: int = json.loads((record / "status.json").read_text())["pid"]
     os.kill(pid, signal.SIGSTOP)
     frozen.append(pid)
-    assert steps_in(record)[-1] < STEPS, "it was stopped too late"
+    assert STEPS not in losses_in(record), "it was stopped too late"
     return pid
 
 
@@ -234,7 +230,7 @@ def test_whatever_happens_to_a_job_the_weights_are_the_same(
         assert again[name].status["result"]["val/top1"] == scores
         run = runs[record.name.rpartition("-")[2]]
         assert (run.info.status, run.data.tags["attempt"]) == ("FINISHED", str(attempts[name]))
-        assert steps_in(record) == list(range(1, STEPS + 1)), name
+        assert list(losses_in(record)) == list(range(1, STEPS + 1)), name
         assert history(results, run.info.run_id) == list(range(1, STEPS + 1)), name
     log = Path(again["late"].status["launch"]["log"]).read_text()
     assert "this job is timed-out" in log
@@ -272,3 +268,46 @@ def test_three_of_six_fail_each_with_its_reason(
     assert [state.word for state in again] == [state.word for state in states]
     assert len(jobs_of(cluster) - before) == 3
     assert [state.status["attempt"] for state in again[:3]] == [1, 1, 1]
+
+
+def test_two_processes_are_one_run_on_slurm_as_here(
+    cluster: Cluster, words: tuple[str, ...], results: Path
+) -> None:
+    """By SLURM and by this machine's launcher bit for bit; as one process up to rounding."""
+    words = (*words, "schedule.steps=6", "trainer.checkpoint_every=3")
+    processes = {"slurm": 2, "local": 2, "in_process": 1}
+    losses, weights = {}, {}
+    for launcher, devices in processes.items():
+        place = results.parent / launcher
+        (state,) = start(
+            *words, f"launcher={launcher}", f"trainer.devices={devices}", f"results_dir={place}"
+        )
+        assert state.word == DONE, state.why
+        record = place / state.cell.place
+        losses[launcher] = losses_in(record)
+        weights[launcher] = load_file(record / "weights.safetensors")
+    assert list(losses["slurm"]) == list(range(1, 7))
+    assert losses["slurm"] == losses["local"]
+    for name, weight in weights["slurm"].items():
+        assert torch.equal(weight, weights["local"][name]), name
+    assert losses["slurm"] == pytest.approx(losses["in_process"], rel=1e-4)
+
+
+def test_what_slurm_cannot_run_is_told(
+    cluster: Cluster, words: tuple[str, ...], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is queued; and nothing is left as if it would still come."""
+    before = jobs_of(cluster)
+    with pytest.raises(InputError, match=r"no such partition\. Did you mean low"):
+        start(*words, "launcher.partition=lwo")
+    assert not (results / "runs").exists()
+    with pytest.raises(InputError, match=r"SLURM did not take the job: .*memory"):
+        start(*words, "launcher.mem_gb=4000")
+    assert {state.word for state in look(read_sweep(results, "run"))} == {STOPPED}
+    assert {run.info.status for run in runs_in(results)} == {"KILLED"}
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match=r"there is no sbatch here.*launcher=local"):
+        start(*words)
+    monkeypatch.undo()
+    monkeypatch.setenv("SLURM_CONF", str(cluster.config))
+    assert jobs_of(cluster) == before

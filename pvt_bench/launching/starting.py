@@ -16,7 +16,7 @@ from pvt_bench.errors import InputError
 from pvt_bench.launching.preparing import Planned, claim, make_absolute, note_launches, plan
 from pvt_bench.launching.states import FAILURES, State, look
 from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
-from pvt_bench.launching.watching import parents_of_cells
+from pvt_bench.launching.watching import conclude, parents_of_cells
 from pvt_bench.launching.work import Claimed, Local, RunHere, Work, begin, see_through
 from pvt_bench.screen import say, warn
 from pvt_bench.tracking.environment import launch_here
@@ -67,7 +67,11 @@ def launch(
         parents = open_parents(uri, results_dir, name, experiments, " ".join(typed))
         sweep = Sweep(name, results_dir, list(typed), [], parents, uri)
         sweep, to_do = _claim_all(sweep, planned, dataset_line)
-        work = begin(config.launcher.name, sweep, to_do, run_here)
+        try:
+            work = begin(config.launcher.name, sweep, to_do, run_here)
+        except InputError:
+            conclude(sweep, look(sweep))
+            raise
     say(f"sweep: {sweep.directory}")
     # Cells that were there before belong to the sweep in MLflow too.
     adopt(uri, results_dir, parents_of_cells(sweep))

@@ -53,11 +53,14 @@ class Sweep:
         return self.results_dir / cell.place
 
     def status(self, cell: Cell) -> dict[str, Any]:
-        """The status of a cell's record; of one that was removed, that it is missing."""
+        """The status of a cell's record; of one that is gone or unreadable, that it is missing."""
         directory = self.record(cell)
         if not (directory / "status.json").exists():
             return {"state": "missing", "error": f"{directory} is gone", "result": None}
-        return read_status(directory)
+        try:
+            return read_status(directory)
+        except InputError as error:
+            return {"state": "missing", "error": str(error), "result": None}
 
     def write(self) -> None:
         """Write the sweep's file as a whole."""

@@ -13,6 +13,7 @@ from pvt_bench.building import plain
 from pvt_bench.config import LauncherName
 from pvt_bench.describing import Outcome
 from pvt_bench.ending import INTERRUPTED
+from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import run_cell
 from pvt_bench.launching.executors import LocalSlots, submit_to_slurm
 from pvt_bench.launching.preparing import note_launches
@@ -102,13 +103,22 @@ class Slurm:
         groups: dict[str, list[Claimed]] = {}
         for each in to_do:
             groups.setdefault(_machines(each.config), []).append(each)
-        for group in groups.values():
-            directories = [each.directory for each in group]
-            folder = sweep.directory / "jobs"
-            launches = submit_to_slurm(directories, group[0].config, folder, sweep.name)
-            note_launches(directories, launches)
+        waiting = list(groups.values())
+        try:
+            while waiting:
+                self._submit(waiting[0])
+                del waiting[0]
+        except InputError:
+            _release([each for group in waiting for each in group])
+            raise
         if to_do:
             say(f"{len(to_do)} cells are queued")
+
+    def _submit(self, group: Sequence[Claimed]) -> None:
+        directories = [each.directory for each in group]
+        folder = self.sweep.directory / "jobs"
+        launches = submit_to_slurm(directories, group[0].config, folder, self.sweep.name)
+        note_launches(directories, launches)
 
     def step(self) -> bool:
         """All of them are in the queue."""

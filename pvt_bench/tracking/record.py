@@ -23,6 +23,8 @@ from pvt_bench.tracking.metrics import MetricsFile, Point, replace
 
 HEARTBEAT = "heartbeat"
 STATES = ("queued", "running", "finished", "failed", "interrupted")
+# What every status holds from the start; all else may be missing.
+FIELDS = ("state", "created", "attempt")
 # Loader workers inherit the lock and outlive a killed run by some seconds.
 ORPHANS_LEAVE_AFTER = 15.0
 
@@ -195,7 +197,7 @@ class Record:
             self.update(state="queued", created=_now(), attempt=0, superseded=superseded)
 
     def _load(self) -> None:
-        self._status = _read_json(self.directory / "status.json")
+        self._status = read_status(self.directory)
         self._metrics.repair()
 
     def _remove(self) -> None:
@@ -244,8 +246,20 @@ def find_records(results_dir: Path | str) -> list[Path]:
 
 
 def read_status(directory: Path) -> dict[str, Any]:
-    """The content of a record's `status.json`, whoever has the record open."""
-    return _read_json(directory / "status.json")
+    """The content of a record's `status.json`, whoever has the record open.
+
+    Raises:
+        InputError: it is not JSON, or not that of a record as this version knows it.
+    """
+    status = _read_json(directory / "status.json")
+    lacking = [key for key in FIELDS if key not in status]
+    if lacking or status["state"] not in STATES:
+        raise InputError(
+            f"{directory / 'status.json'} is not that of a record that this version of pvt-bench "
+            f"knows ({'without ' + ', '.join(lacking) if lacking else status['state']}). Take the "
+            "version that wrote it, move the directory away, or start the run over: rerun=true."
+        )
+    return status
 
 
 @contextmanager

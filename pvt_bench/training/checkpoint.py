@@ -2,16 +2,19 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pvt_bench.errors import InputError
 
 KEPT = 2
+MEGABYTE = 10**6
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
@@ -19,7 +22,7 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
 
     The file is written beside its target, synced and renamed; its SHA-256 goes into the name of
     a second file, so that damage is found when it is read. A full disk leaves the older
-    checkpoints whole and is an InputError.
+    checkpoints whole and is an InputError, which says how much is missing.
     """
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / f"step-{step:08d}.ckpt"
@@ -37,7 +40,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
         partial.unlink(missing_ok=True)
         raise InputError(
             f"The checkpoint of step {step} could not be written to {directory}: {error}. "
-            "The older checkpoints are whole. Free some space, then type the same command to go on."
+            f"{_missing_space(directory, state)}The older checkpoints are whole. Type the same "
+            "command to go on."
         ) from error
     for old in _newest_first(directory)[KEPT:]:
         old.unlink()
@@ -70,6 +74,25 @@ def delete_checkpoints(directory: Path) -> None:
         path.unlink()
     if directory.exists():
         directory.rmdir()
+
+
+def _missing_space(directory: Path, state: dict[str, Any]) -> str:
+    needed, free = _count_bytes(state), shutil.disk_usage(directory).free
+    if needed <= free:
+        return ""
+    return (
+        f"It takes {needed / MEGABYTE:.1f} MB and {free / MEGABYTE:.1f} MB are free: make room for "
+        f"{(needed - free) / MEGABYTE:.1f} MB more. "
+    )
+
+
+def _count_bytes(state: object) -> int:
+    """Of the tensors in nested dicts and lists, beside which the rest takes nothing."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(map(_count_bytes, state.values()))
+    return sum(map(_count_bytes, state)) if isinstance(state, list | tuple) else 0
 
 
 def _newest_first(directory: Path) -> list[Path]:
