@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forking import run_forked
 
 # Several processes with several threads each wait for one another most of the time.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -98,13 +99,6 @@ def command(tmp_path: Path) -> Command:
     """Run `python -m pvt_bench ...` from an empty directory and wait for its end."""
 
     def run(*words: str, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pvt_bench", *words],
-            cwd=tmp_path,
-            env=environment(**more),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        return run_forked(words, tmp_path, environment(**more), timeout)
 
     return run

@@ -10,6 +10,9 @@ from coco_tree import write_coco_tree
 from conftest import SMALL, Command
 from safetensors.torch import save_file
 
+# Most of them end before a store is opened; the others need not make one first.
+pytestmark = pytest.mark.usefixtures("results")
+
 RUN = ("model=pvt_small", "task=coco_retinanet")
 TRAIN = (*RUN, *SMALL, "schedule.steps=2", "schedule.batch_size=2", "trainer=cpu")
 

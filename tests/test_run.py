@@ -205,22 +205,24 @@ def test_a_signal_stops_cleanly_and_the_run_goes_on(
     assert mlflow_steps(tmp_path / "results", run.info.run_id, "train/loss") == list(range(1, 301))
 
 
-@TASKS
-def test_eight_runs_started_at_once(words: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "count"), [(QUICK, 4), pytest.param(RUN, 8, marks=pytest.mark.slow)], ids=["four", "eight"]
+)
+def test_runs_started_at_once(words: tuple[str, ...], count: int, tmp_path: Path) -> None:
     """On an empty results_dir: the data, the store and the experiment are made once."""
     processes = [
         start(tmp_path, *words, "schedule.steps=2", f"seed={seed}", "trainer.workers=0")
-        for seed in range(8)
+        for seed in range(count)
     ]
     outputs = [process.communicate(timeout=600)[0] for process in processes]
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
         assert "Traceback" not in output
         assert "warning" not in output.lower()
-    assert len(records(tmp_path / "results")) == 8
+    assert len(records(tmp_path / "results")) == count
     runs = mlflow_runs(tmp_path / "results")
-    assert Counter(run.info.status for run in runs) == {"FINISHED": 8}
-    assert {run.data.params["seed"] for run in runs} == {str(seed) for seed in range(8)}
+    assert Counter(run.info.status for run in runs) == {"FINISHED": count}
+    assert {run.data.params["seed"] for run in runs} == {str(seed) for seed in range(count)}
     assert [path.name for path in (tmp_path / "results" / "datasets").iterdir()] == ["digits-v2"]
 
 

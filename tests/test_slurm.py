@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from pvt_bench.launching.watching import wait as wait_for_sweep
 pytest_plugins = ("slurm_cluster",)
 
 SLURM = ("launcher=slurm", "launcher.timeout_min=60", "trainer.checkpoint_every=20")
-STEPS = 150
+STEPS = 250
 # Loading the libraries takes processes that share two cores a while.
 PATIENCE_S = 180.0
 
@@ -60,14 +60,22 @@ def named(states: list[State]) -> dict[str, State]:
     return {state.cell.name.split("=")[-1].split()[0]: state for state in states}
 
 
-def freeze_in_training(record: Path, frozen: list[int], step: int = 8) -> int:
-    """Stop a cell's process in the middle of its training; its number."""
-    wait(lambda: step in losses_in(record), f"step {step}", PATIENCE_S)
-    pid: int = json.loads((record / "status.json").read_text())["pid"]
-    os.kill(pid, signal.SIGSTOP)
-    frozen.append(pid)
-    assert STEPS not in losses_in(record), "it was stopped too late"
-    return pid
+def freeze_in_training(records: Mapping[str, Path], frozen: list[int], step: int = 8) -> list[int]:
+    """Stop cells' processes, each in the middle of its training; their numbers."""
+    pids: dict[str, int] = {}
+
+    def stop_those_that_train() -> bool:
+        for name in records.keys() - pids.keys():
+            if step in losses_in(records[name]):
+                pid = json.loads((records[name] / "status.json").read_text())["pid"]
+                os.kill(pid, signal.SIGSTOP)
+                frozen.append(pid)
+                pids[name] = pid
+                assert STEPS not in losses_in(records[name]), f"{name} was stopped too late"
+        return pids.keys() == records.keys()
+
+    wait(stop_those_that_train, f"step {step}", PATIENCE_S)
+    return [pids[name] for name in records]
 
 
 def let_go_on(pid: int) -> None:
@@ -179,7 +187,7 @@ def test_whatever_happens_to_a_job_the_weights_are_the_same(
     records = {name: sweep.record(state.cell) for name, state in cells.items()}
     jobs = {name: job_of(sweep, state) for name, state in cells.items()}
 
-    preempted = freeze_in_training(records["preempted"], frozen)
+    (preempted,) = freeze_in_training({"preempted": records["preempted"]}, frozen)
     urgent = cluster.submit("true", "--partition=urgent", "--exclusive")
     wait(lambda: awaits(preempted, signal.SIGUSR2), "the signal of a preemption")
     let_go_on(preempted)
@@ -188,7 +196,8 @@ def test_whatever_happens_to_a_job_the_weights_are_the_same(
     cluster.command("scontrol", "update", f"JobId={array}", "ArrayTaskThrottle=6")
     cluster.start_again(jobs["preempted"])
 
-    pids = {name: freeze_in_training(records[name], frozen) for name in names[2:]}
+    others = {name: records[name] for name in names[2:]}
+    pids = dict(zip(others, freeze_in_training(others, frozen), strict=True))
     # Each of its starts has as long, so that it needs a longer limit for the next one.
     cluster.command("scontrol", "update", f"JobId={jobs['late']}", "TimeLimit=1")
     cluster.command("scontrol", "requeue", jobs["requeued"])
@@ -301,7 +310,7 @@ def test_what_slurm_cannot_run_is_told(
     with pytest.raises(InputError, match=r"no such partition\. Did you mean low"):
         start(*words, "launcher.partition=lwo")
     assert not (results / "runs").exists()
-    with pytest.raises(InputError, match=r"SLURM did not take the job: .*memory"):
+    with pytest.raises(InputError, match=r"SLURM did not take the job: sbatch: error: .*Nothing"):
         start(*words, "launcher.mem_gb=4000")
     assert {state.word for state in look(read_sweep(results, "run"))} == {STOPPED}
     assert {run.info.status for run in runs_in(results)} == {"KILLED"}

@@ -81,7 +81,7 @@ def run_cell(directory: Path, submitted: bool = True) -> "Outcome":
         config, frozen = thaw(directory, submitted)
         if config.mode in (Mode.train, Mode.test):
             # Read when torch is imported; see `pvt_bench.__main__`.
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         from pvt_bench.run import Placing, run
 
         placing = Placing(frozen["name"], frozen["tags"])

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -90,7 +90,8 @@ def claim(
 ) -> tuple[Cell, bool]:
     """The cell and whether it has to run, which then is frozen and marked as queued.
 
-    A finished one does not, nor one that another process runs or that waits in a queue.
+    A finished one does not, nor one that another process runs or that waits in a queue; the job of
+    one that has failed may still be on its way out.
     """
     config = planned.config
     try:
@@ -100,14 +101,19 @@ def claim(
     with record:
         cell = _cell(planned, record.directory)
         status = record.status
-        own = status.get("launch")
-        waits = status["state"] != "finished" and own and ask([own])[job_key(own)].alive
-        if status["state"] == "finished" or waits:
+        if status["state"] == "finished" or _waits(status):
             return cell, False
         name_tags = tags | {"sweep": sweep}
         freeze(record.directory, plain(config), planned.mlflow_name, name_tags, line)
         record.update(state="queued", launch=launch, error=None)
     return cell, True
+
+
+def _waits(status: Mapping[str, Any]) -> bool:
+    if not (own := status.get("launch")):
+        return False
+    job = ask([own])[job_key(own)]
+    return job.state == "PENDING" or (job.alive and status["state"] != "failed")
 
 
 def note_launches(directories: Iterable[Path], launches: Iterable[Launch]) -> None:
