@@ -206,7 +206,9 @@ def test_a_signal_stops_cleanly_and_the_run_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("words", "count"), [(QUICK, 4), pytest.param(RUN, 8, marks=pytest.mark.slow)], ids=["four", "eight"]
+    ("words", "count"),
+    [(QUICK, 4), pytest.param(RUN, 8, marks=pytest.mark.slow)],
+    ids=["four", "eight"],
 )
 def test_runs_started_at_once(words: tuple[str, ...], count: int, tmp_path: Path) -> None:
     """On an empty results_dir: the data, the store and the experiment are made once."""
