@@ -140,6 +140,8 @@ class Training:
                 average,
             )
             fit(module, loader, loop, self.record.directory)
+        # Before other processes are forked off, which would inherit what its thread has locked.
+        self.mirror.settle()
 
 
 def _average(network: nn.Module, decay: float | None) -> AveragedModel | None:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from conftest import SMALL, environment, needs
+from forking import run_forked
 from test_run import mlflow_runs
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, digits: Path, empty_store: P
     )  # fmt: skip
     sweep = ("-m", "model=pvt_small", f"model.sr_ratios={','.join(RATIOS)}", "mode=cost")
     for words in (training, sweep):
-        command = [sys.executable, "-m", "pvt_bench", *words, "task=coco_retinanet"]
-        done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True)
+        done = run_forked([*words, "task=coco_retinanet"], place, environment(), timeout=300)
         assert done.returncode == 0, done.stderr
     return place / "results"
 
@@ -57,7 +57,7 @@ def address(store: Path) -> Iterator[str]:
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port),
          "--workers", "1", "--backend-store-uri", f"sqlite:///{store}/mlflow.db"],
-        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=store, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         wait_until_up(f"http://127.0.0.1:{port}")

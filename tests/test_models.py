@@ -1,5 +1,6 @@
 """What every model of conf/model must keep: a new one is tested by its YAML being there."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from pvt_bench.errors import InputError
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 CLASSES = 7
+LARGE = 30e6  # parameters
 
 # The YAML for any network of timm is tested with a few.
 ANY = {"timm": ["convnext_tiny", "efficientnet_b0"]}
@@ -39,10 +41,7 @@ class Case:
 
     stem: str
     options: dict[str, Any]
-    classifier: nn.Module
-    images: torch.Tensor
-    logits: torch.Tensor
-    weights: Path
+    folder: Path
 
     def pyramid(self, **more: Any) -> Any:
         return create(**self.options, features=True, num_classes=CLASSES, **more)
@@ -51,6 +50,35 @@ class Case:
     def skeleton(self) -> Any:
         with torch.device("meta"):
             return self.pyramid().eval()
+
+    @cached_property
+    def skeleton_of_classifier(self) -> Any:
+        with torch.device("meta"):
+            return create(**self.options, num_classes=CLASSES).eval()
+
+    @cached_property
+    def classifier(self) -> nn.Module:
+        torch.manual_seed(0)
+        with QuickDraws():
+            return create(**self.options, num_classes=CLASSES)
+
+    @cached_property
+    def images(self) -> torch.Tensor:
+        # 75 pixels is the least of all that do not ask for 224.
+        side = 224 if self.stem.startswith(FIXED) else 96 if self.stem in UNPADDED else 64
+        return torch.randn(2, 3, side, side)
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        with torch.no_grad():
+            return self.classifier.eval()(self.images)
+
+    @cached_property
+    def weights(self) -> Path:
+        path = self.folder / "classifier.safetensors"
+        assert len(self.logits), "of the same weights: training in between would change statistics"
+        save_weights(self.classifier, path)
+        return path
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case[1] or case[0])
@@ -63,18 +91,18 @@ def case(
     if name is not None:
         assert options["name"] == "???"
         options["name"] = name
-    torch.manual_seed(0)
-    with QuickDraws():
-        classifier = create(**options, num_classes=CLASSES)
-    # 75 pixels is the least of all that do not ask for 224.
-    side = 224 if stem.startswith(FIXED) else 96 if stem in UNPADDED else 64
-    images = torch.randn(2, 3, side, side)
-    with torch.no_grad():
-        logits = classifier.eval()(images)
-    path = tmp_path_factory.mktemp("weights") / "classifier.safetensors"
-    save_weights(classifier, path)
-    yield Case(stem, options, classifier, images, logits, path)
-    path.unlink()
+    case = Case(stem, options, tmp_path_factory.mktemp("weights"))
+    yield case
+    shutil.rmtree(case.folder)
+
+
+@pytest.fixture
+def computed(case: Case, request: pytest.FixtureRequest) -> Case:
+    """A model of which numbers are computed: of the large ones that takes seconds each."""
+    parameters = sum(each.numel() for each in case.skeleton_of_classifier.parameters())
+    if parameters > LARGE and not request.config.getoption("--slow"):
+        pytest.skip("a large one; --slow computes it")
+    return case
 
 
 class QuickDraws(TorchFunctionMode):
@@ -103,41 +131,42 @@ def assert_finite_gradients(network: nn.Module) -> None:
 
 def test_logits_at_the_models_size(case: Case) -> None:
     side = SIDES.get(case.stem, 224)
-    with torch.device("meta"):
-        network: Any = create(**case.options, num_classes=CLASSES).eval()
-        assert network(torch.empty(2, 3, side, side)).shape == (2, CLASSES)
+    network = case.skeleton_of_classifier
+    assert network(torch.empty(2, 3, side, side, device="meta")).shape == (2, CLASSES)
     assert len(network.mean) == len(network.std) == 3
 
 
-def test_gradients_of_the_classifier(case: Case) -> None:
-    logits = case.classifier.train()(case.images)
+def test_gradients_of_the_classifier(computed: Case) -> None:
+    logits = computed.classifier.train()(computed.images)
     nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
-    assert_finite_gradients(case.classifier)
+    assert_finite_gradients(computed.classifier)
 
 
-def test_saved_weights_give_the_same_logits(case: Case) -> None:
+def test_saved_weights_give_the_same_logits(computed: Case) -> None:
     with QuickDraws():
-        network: Any = create(**case.options, num_classes=CLASSES, weights=str(case.weights))
+        network: Any = create(
+            **computed.options, num_classes=CLASSES, weights=str(computed.weights)
+        )
     assert len(network.load_report.loaded) == len(network.state_dict())
     with torch.no_grad():
-        assert torch.equal(network.eval()(case.images), case.logits)
+        assert torch.equal(network.eval()(computed.images), computed.logits)
 
 
-def test_maps_and_their_gradients(case: Case) -> None:
-    if case.stem.startswith(CLASSIFIERS):
+def test_maps_and_their_gradients(computed: Case) -> None:
+    if computed.stem.startswith(CLASSIFIERS):
         with pytest.raises(InputError, match="is a classifier"):
-            case.pyramid()
+            computed.pyramid()
         return
     with QuickDraws():
-        pyramid = case.pyramid(weights=str(case.weights)).eval()
+        pyramid = computed.pyramid(weights=str(computed.weights)).eval()
     with torch.no_grad():
-        maps = pyramid(case.images)
-    size = tuple(case.images.shape[2:])
+        maps = pyramid(computed.images)
+    size = tuple(computed.images.shape[2:])
     assert all(each.isfinite().all() for each in maps)
-    assert_declared(pyramid, maps, size, case.stem)
+    assert_declared(pyramid, maps, size, computed.stem)
     assert [tuple(each.shape[2:]) for each in maps] == pyramid.grid(*size)
     # Squares, because the mean of what a norm has just centred has no gradient.
-    sum(each.square().mean() for each in pyramid.train()(case.images)).backward()
+    sum(each.square().mean() for each in pyramid.train()(computed.images)).backward()
     assert_finite_gradients(pyramid)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,8 @@ def quiet_and_quick() -> None:
 class Mirror:
     """Keeps one MLflow run equal to a record, as far as durable checkpoints reach.
 
-    No method raises or blocks for long because of the store. After a failure it is left alone
+    No method raises because of the store; `push` never waits for it, the others not for long. After
+    a failure it is left alone
     for some minutes, except by `start` and `finish`; everything unsent goes with the next
     success, in this process or a later one. Each metric has one value a step, however often a
     process was killed between sending and noting.
@@ -122,6 +124,7 @@ class Mirror:
         self._run_id: str | None = None
         self._sent: dict[str, set[int]] = {}
         self._left_out: set[str] = set()
+        self._sending: Future[None] | None = None
 
     @property
     def behind(self) -> bool:
@@ -130,12 +133,23 @@ class Mirror:
 
     def start(self) -> None:
         """Find or create the run, set it to RUNNING, and send what an earlier process could not."""
+        self.settle()
         self._send(now=True)
 
     def push(self, up_to_step: int) -> None:
-        """Send the points up to a step, the one of a durable checkpoint."""
+        """Send the points up to a step, the one of a durable checkpoint, while training goes on."""
         self._due = max(self._due, up_to_step)
-        self._send()
+        # A store that takes longer than the training to its next checkpoint gets both at once then.
+        if self._uri and (self._sending is None or self._sending.done()):
+            sender = ThreadPoolExecutor(1, "mirror")
+            self._sending = sender.submit(self._send)
+            sender.shutdown(wait=False)
+
+    def settle(self) -> None:
+        """Wait until what is being sent has arrived, or has failed to."""
+        if self._sending is not None:
+            self._sending.result()
+            self._sending = None
 
     def log_artifacts(self, *paths: Path, folder: str | None = None) -> None:
         """Copy files, and the content of directories, into a folder of the run's artifacts.
@@ -145,11 +159,13 @@ class Mirror:
         """
         for path in paths:
             path.stat()
+        self.settle()
         self._artifacts += [(path, folder) for path in paths]
         self._send()
 
     def describe(self, text: str) -> None:
         """Give the run a description in Markdown; `{run_id}` in it is filled in when it is sent."""
+        self.settle()
         self._description = text
 
     def finish(self, state: str) -> None:
@@ -157,6 +173,7 @@ class Mirror:
 
         A later `start` opens it again.
         """
+        self.settle()
         self._end = ENDED[state]
         if state == "finished":
             self._due = math.inf

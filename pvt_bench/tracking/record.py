@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self, SupportsFloat
 
@@ -50,6 +51,7 @@ class Record:
         self._lock = lock
         self._heartbeat: Heartbeat | None = None
         self._status: dict[str, Any] = {}
+        self._updating = Lock()
 
     @classmethod
     def open(
@@ -124,8 +126,9 @@ class Record:
         """Set fields of `status.json`; `updated` is set with them and serves as a heartbeat."""
         if fields.get("state", STATES[0]) not in STATES:
             raise ValueError(f"state must be one of {STATES}, not {fields['state']!r}")
-        self._status |= {**fields, "updated": _now()}
-        with _writing(self.results_dir):
+        # The training and the mirror's thread both have something to note.
+        with self._updating, _writing(self.results_dir):
+            self._status |= {**fields, "updated": _now()}
             replace(self.directory / "status.json", json.dumps(self._status, indent=2).encode())
 
     def begin(self) -> None:
