@@ -4,6 +4,7 @@ The exit codes: 0 done, 1 failed, 2 something typed or given cannot be used, 130
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,7 +130,10 @@ def tabulate(outcomes: list[Any], typed: list[str]) -> None:
         ({key: str(OmegaConf.select(each.config, key)) for key in keys}, comparable(each))
         for each in outcomes
     ]
-    table = tables.compare(name, layout, measured)
+    # Where the results lie does not change them.
+    words = [word for word in typed if not word.startswith("results_dir=")]
+    command = shlex.join(["python", "-m", "pvt_bench", *words])
+    table = tables.compare(name, layout, measured, command)
     tables.show(table)
     for path in tables.write(table, Path(config.results_dir) / "tables"):
         say(f"table: {path}")
