@@ -139,17 +139,20 @@ class Mirror:
     def push(self, up_to_step: int) -> None:
         """Send the points up to a step, the one of a durable checkpoint, while training goes on."""
         self._due = max(self._due, up_to_step)
-        # A store that takes longer than the training to its next checkpoint gets both at once then.
+        # What comes while the store still takes the last points goes with the next ones.
         if self._uri and (self._sending is None or self._sending.done()):
             sender = ThreadPoolExecutor(1, "mirror")
             self._sending = sender.submit(self._send)
             sender.shutdown(wait=False)
 
     def settle(self) -> None:
-        """Wait until what is being sent has arrived, or has failed to."""
+        """Wait until what is due has arrived, or has failed to."""
         if self._sending is not None:
             self._sending.result()
             self._sending = None
+            # A push that came meanwhile was left to the next one.
+            if (self._record.status.get("mlflow") or {}).get("due") != self._due:
+                self._send()
 
     def log_artifacts(self, *paths: Path, folder: str | None = None) -> None:
         """Copy files, and the content of directories, into a folder of the run's artifacts.
