@@ -126,14 +126,15 @@ def tabulate(outcomes: list[Any], typed: list[str]) -> None:
         return
     layout: Any = OmegaConf.to_object(config.report)
     keys = ("model.name", *layout.keys)
-    measured = [
-        ({key: str(OmegaConf.select(each.config, key)) for key in keys}, comparable(each))
-        for each in outcomes
-    ]
+    # Seeds share one record of a cost: it counts once.
+    rows = {}
+    for each in outcomes:
+        what = {key: str(OmegaConf.select(each.config, key)) for key in keys}
+        rows[each.directory, *what.values()] = (what, comparable(each))
     # Where the results lie does not change them.
     words = [word for word in typed if not word.startswith("results_dir=")]
     command = shlex.join(["python", "-m", "pvt_bench", *words])
-    table = tables.compare(name, layout, measured, command)
+    table = tables.compare(name, layout, list(rows.values()), command)
     tables.show(table)
     for path in tables.write(table, Path(config.results_dir) / "tables"):
         say(f"table: {path}")

@@ -52,6 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # They share a cluster, and so a worker, for minutes: the others must not have to wait for it.
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
     if not config.getoption("--slow"):
         for item in items:
             if item.get_closest_marker("slow"):

@@ -32,7 +32,7 @@ from pvt_bench.launching.states import (
 from pvt_bench.launching.summary import progress, tabulate, to_markdown
 from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
 from pvt_bench.tracking.environment import launch_here
-from pvt_bench.tracking.mlflow import Mirror
+from pvt_bench.tracking.mlflow import Mirror, default_uri
 from pvt_bench.tracking.record import Record
 
 
@@ -191,7 +191,8 @@ def sweep_of(results_dir: Path, *names: str, mode: str = "train") -> Sweep:
     cells = [
         Cell(name, f"runs/t/d/{name}-{n:010}", "t", mode, ["top1"]) for n, name in enumerate(names)
     ]
-    return Sweep("names-012345", results_dir, ["-m", "model=a,b"], cells)
+    uri = default_uri(results_dir)
+    return Sweep("names-012345", results_dir, ["-m", "model=a,b"], cells, {}, uri)
 
 
 def test_the_table(tmp_path: Path) -> None:

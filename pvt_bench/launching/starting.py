@@ -76,8 +76,9 @@ def launch(
     # Cells that were there before belong to the sweep in MLflow too.
     adopt(uri, results_dir, parents_of_cells(sweep))
     states = _detach(sweep, work) if config.launcher.detach else see_through(sweep, work)
-    by_place = {place: each.config for place, each in zip(places, planned, strict=True)}
-    return [(by_place[state.cell.place], state) for state in states]
+    # One record may be that of several: a cost does not depend on the schedule, nor on the seed.
+    by_place = {state.cell.place: state for state in states}
+    return [(each.config, by_place[place]) for place, each in zip(places, planned, strict=True)]
 
 
 def failed(states: Sequence[State]) -> bool:
