@@ -12,6 +12,7 @@ import pytest
 from conftest import environment
 from report_runs import COST, TASK, make_run, settings, train
 
+from pvt_bench.launching.sweep import Cell, Sweep
 from pvt_bench.report import __main__ as command
 from pvt_bench.report import writing
 from pvt_bench.report.making import write_sweep_page
@@ -214,10 +215,15 @@ def test_fifty_runs_are_on_the_screen_in_seconds(tmp_path: Path) -> None:
 
 
 def test_the_page_of_a_sweep_holds_its_runs_alone(tmp_path: Path) -> None:
+    """With those that another sweep has made before."""
     train(tmp_path, "model=pvt_tiny", tags={"sweep": "ratios"})
+    shared = train(tmp_path, "model=pvt_small", tags={"sweep": "another"})
     train(tmp_path, "model=resnet18", tags={"sweep": "another"})
+    cell = Cell("pvt_small", str(shared.relative_to(tmp_path)), "coco_retinanet", "train", ["AP"])
+    Sweep("ratios", tmp_path, ["-m"], [cell]).write()
     path = write_sweep_page(tmp_path, "ratios", tmp_path / "sweeps" / "ratios")
     text = path.read_text()
     assert path.name == "ratios.html"
     assert "pvt_tiny" in text
+    assert "pvt_small" in text
     assert "resnet18" not in text

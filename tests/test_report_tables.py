@@ -201,11 +201,15 @@ def test_columns_sections_and_order_are_as_typed(tmp_path: Path) -> None:
         ("schedule.lr=7e-4", ["pvt_small", "pvt_tiny", "resnet18"]),
         ("model.sr_ratios=[8,4,2,1]", ["pvt_small", "pvt_tiny"]),
         ("state=finished", ["pvt_small", "pvt_tiny", "resnet18"]),
+        ("sweep=sizes-0a1b2c", ["pvt_small", "pvt_tiny"]),
+        ("sweep=sizes", ["pvt_small", "pvt_tiny"]),
+        ("sweep!=sizes", ["resnet18"]),
     ],
 )
 def test_conditions(tmp_path: Path, condition: str, models: list[str]) -> None:
     for model, score in (("pvt_tiny", 0.4), ("pvt_small", 0.5), ("resnet18", 0.3)):
-        train(tmp_path, f"model={model}", "schedule.lr=7e-4", score=score)
+        sweep = {"sweep": "sizes-0a1b2c" if model.startswith("pvt") else "others-3d4e5f"}
+        train(tmp_path, f"model={model}", "schedule.lr=7e-4", score=score, tags=sweep)
     (table,) = report(tmp_path, f"where={condition}")
     assert sorted(row.texts[0] for row in table.rows) == models
 

@@ -1,6 +1,9 @@
 """Runs from their records alone."""
 
+import json
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pandas as pd
 import yaml
 
 from pvt_bench.errors import InputError
-from pvt_bench.report.runs import INFO, Loaded, content_key, flatten
+from pvt_bench.report.runs import INFO, SWEEPS, Loaded, content_key, flatten
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.heartbeat import is_fresh
 from pvt_bench.tracking.metrics import MetricsFile
@@ -31,9 +34,12 @@ class Records:
     def load(self) -> Loaded:
         """All records; one that cannot be read is left out."""
         infos, params, metrics, broken = {}, {}, {}, []
+        sweeps = _sweeps_of_records(self._results_dir)
         for directory in _shown(find_records(self._results_dir)):
             try:
-                infos[directory], params[directory], metrics[directory] = _read(directory)
+                infos[directory], params[directory], metrics[directory] = _read(
+                    directory, sweeps[directory]
+                )
             except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, InputError) as error:
                 broken.append(f"{directory} cannot be read ({str(error).splitlines()[0]}).")
         return Loaded(
@@ -68,7 +74,20 @@ def _shown(directories: Sequence[Path]) -> Iterator[Path]:
             bar.advance()
 
 
-def _read(directory: Path) -> tuple[tuple[Any, ...], dict[str, str], dict[str, float]]:
+def _sweeps_of_records(results_dir: Path) -> dict[Path, list[str]]:
+    """The names of the sweeps that a record is a cell of, by its directory."""
+    names: dict[Path, list[str]] = defaultdict(list)
+    for path in sorted(results_dir.glob("sweeps/*/sweep.json")):
+        with suppress(ValueError, KeyError, TypeError):  # `status` tells what is wrong with it.
+            sweep = json.loads(path.read_bytes())
+            for cell in sweep["cells"]:
+                names[results_dir / cell["place"]].append(sweep["name"])
+    return names
+
+
+def _read(
+    directory: Path, sweeps: Sequence[str]
+) -> tuple[tuple[Any, ...], dict[str, str], dict[str, float]]:
     status = read_status(directory)
     # libyaml's own loader: the usual one takes ten times as long.
     config = yaml.load((directory / "config.yaml").read_bytes(), yaml.CSafeLoader)
@@ -78,7 +97,7 @@ def _read(directory: Path) -> tuple[tuple[Any, ...], dict[str, str], dict[str, f
         "identity": identity,
         "run_id": (status.get("mlflow") or {}).get("run_id"),
         "experiment": shown.experiment if shown else None,
-        "sweep": shown.tags.get("sweep") if shown else None,
+        "sweep": SWEEPS.join(sweeps) or (shown.tags.get("sweep") if shown else None),
         "name": shown.name if shown else label,
         "state": _state(directory, status),
         "started": pd.Timestamp(status.get("started") or status["created"]),

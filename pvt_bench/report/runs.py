@@ -27,6 +27,7 @@ INFO = (
     "device",
     "link",
 )
+SWEEPS = ", "  # between the names of a run's sweeps
 # What every run was set to, whatever it does.
 ALWAYS = ("mode", "model.name", "task.name")
 FINISHED = "finished"

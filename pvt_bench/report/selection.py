@@ -8,7 +8,7 @@ import pandas as pd
 
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.report.published import FIGURES, Figure
-from pvt_bench.report.runs import INFO, Runs
+from pvt_bench.report.runs import INFO, SWEEPS, Runs
 
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)(.*)")
 EXAMPLE = "for example where=model.name=pvt_* or where='AP>40'"
@@ -67,7 +67,8 @@ def _meets(runs: Runs, condition: str) -> "pd.Series[bool]":
     name, sign, wanted = parts.group(1), parts.group(2), parts.group(3).strip()
     values = _values(runs, name)
     if sign in ("=", "!="):
-        equal = values.map(lambda value: _equal(value, wanted)).astype(bool)
+        same = _is_of_sweep if name == "sweep" else _equal
+        equal = values.map(lambda value: same(value, wanted)).astype(bool)
         return equal if sign == "=" else ~equal
     limit = pd.to_numeric(wanted, errors="coerce")
     if pd.isna(limit):
@@ -100,6 +101,12 @@ def _equal(value: object, wanted: str) -> bool:
     except ValueError:
         # The brackets of a list are no set of characters.
         return fnmatchcase(text, pattern.replace("[", "[[]"))
+
+
+def _is_of_sweep(names: object, wanted: str) -> bool:
+    """Whether one of a run's sweeps is called so, with or without the last part of its name."""
+    each = str(names).split(SWEEPS)
+    return any(_equal(form, wanted) for name in each for form in (name, name.rpartition("-")[0]))
 
 
 def _none_meets(runs: Runs, condition: str) -> str:
