@@ -3,6 +3,7 @@
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -101,6 +102,8 @@ def load_runs(results_dir: str | Path, uri: str | None = None) -> Runs:
     return _joined(source, loaded)
 
 
+# Thousands of runs have the same few values.
+@lru_cache(1 << 16)
 def canonical(text: str) -> str:
     """A value's text, the same for a whole number however it was typed."""
     return WHOLE.sub(r"\1", text)
