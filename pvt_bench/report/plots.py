@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
 from pvt_bench.report.charts import Chart, Point, Series
 from pvt_bench.report.labels import is_far, place_labels
@@ -123,6 +123,8 @@ def _draw_lines(chart: Chart) -> Figure:
     if chart.log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        # Within a decade the values between its ends are named too, and as plain numbers.
+        axes.yaxis.set_minor_formatter(LogFormatter())
     else:
         axes.set_ylim(bottom=0)
     _legend(figure, axes, chart)
