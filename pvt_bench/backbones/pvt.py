@@ -62,6 +62,29 @@ class DropPath(nn.Module):
         return residual * (residual.new_empty(len(residual), 1, 1).bernoulli_(keep) / keep)
 
 
+class PatchConvolution(nn.Conv2d):
+    """A convolution of patches that do not overlap, without padding.
+
+    On a CPU that trains it is computed as a linear layer over patches: the gradients of such a
+    convolution take up to four times as long on small maps, and as long on large ones.
+    """
+
+    def __init__(self, in_channels: int, channels: int, side: int) -> None:
+        super().__init__(in_channels, channels, kernel_size=side, stride=side)
+        self.side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, H, W), channels_last, to (B, C', H // side, W // side), channels_last."""
+        if maps.device.type != "cpu" or not torch.is_grad_enabled():
+            return super().forward(maps)
+        height, width = (extent // self.side for extent in maps.shape[2:])
+        whole = maps[..., : height * self.side, : width * self.side].permute(0, 2, 3, 1)
+        patches = whole.unflatten(2, (width, self.side)).unflatten(1, (height, self.side))
+        tokens = patches.transpose(2, 3).flatten(3)
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(tokens, weight, self.bias).permute(0, 3, 1, 2)
+
+
 class SpatialReductionAttention(nn.Module):
     """Attention whose keys and values come from a map reduced R times a side (section 3.3).
 
@@ -77,7 +100,7 @@ class SpatialReductionAttention(nn.Module):
         self.kv = nn.Linear(channels, 2 * channels)
         self.proj = nn.Linear(channels, channels)
         if sr_ratio > 1:
-            self.sr = nn.Conv2d(channels, channels, kernel_size=sr_ratio, stride=sr_ratio)
+            self.sr = PatchConvolution(channels, channels, sr_ratio)
             self.norm = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
@@ -156,7 +179,7 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, patch_size: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, channels, kernel_size=patch_size, stride=patch_size)
+        self.proj = PatchConvolution(in_channels, channels, patch_size)
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, tuple[int, int]]:
