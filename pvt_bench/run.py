@@ -33,7 +33,7 @@ from pvt_bench.fitting import Training
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.screen import progress_bar, say, silence, warn
-from pvt_bench.tracking.environment import environment, source_commit
+from pvt_bench.tracking.environment import environment, source_version
 from pvt_bench.tracking.mlflow import Mirror, check_uri, default_uri
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
 from pvt_bench.tracking.record import Follower, Record
@@ -106,7 +106,7 @@ def _run(config: DictConfig, dataset_line: str, placing: Placing) -> Outcome:
         mirror = open_mirror(config, data, record, uri, placing)
         if record.status["state"] == "finished":
             say(f"finished before (rerun=true starts over): {record.directory}")
-            made_by, here = record.status["commit"], source_commit()
+            made_by, here = record.status["commit"], source_version()
             if made_by != here:
                 say(f"its code was commit {made_by}, the code here is {here}")
             if not record.status.get("mirrored"):

@@ -2,8 +2,9 @@
 
 `python -m pvt_bench.sync` looks through all records under results_dir: runs that a dead server did
 not take are sent, and a store that was lost is built again. `results_dir=PATH` looks elsewhere,
-`uri=ADDRESS` names another store than the one that each run was logged to. Runs at work are left
-alone: they send by themselves. Exit code 0: MLflow has everything; 1: something could not be sent;
+`uri=ADDRESS` names another store than the one that each run was logged to. Results that were moved
+or copied from another machine get a store of their own. Runs at work are left alone: they send by
+themselves. Exit code 0: MLflow has everything; 1: something could not be sent;
 2: the command cannot be used.
 """
 
@@ -62,14 +63,15 @@ def send_all(results_dir: Path, uri: str | None) -> int:
 
 def restore_parents(sweep: Sweep, uri: str | None) -> None:
     """Make the runs that hold a sweep's cells in MLflow anew, where the store has lost them."""
-    address = uri or sweep.uri
+    address = uri or _here(sweep.uri, sweep.results_dir)
     experiments = [cell.experiment for cell in sweep.cells]
     command = " ".join(sweep.typed)
     parents = open_parents(address, sweep.results_dir, sweep.name, experiments, command)
-    if parents != sweep.parents:
+    anew = parents != sweep.parents
+    if anew:
         sweep = replace(sweep, parents=parents, uri=address)
         sweep.write()
-        adopt(address, sweep.results_dir, parents_of_cells(sweep), anew=True)
+    adopt(address, sweep.results_dir, parents_of_cells(sweep), anew)
     close(sweep, look(sweep))
 
 
@@ -81,7 +83,15 @@ def own_uri(directory: Path, results_dir: Path) -> str:
         raise InputError(
             f"{directory} was logged to {noted}, and the password is not kept. Type uri=ADDRESS."
         )
-    return noted or default_uri(results_dir)
+    return _here(noted, results_dir)
+
+
+def _here(noted: str, results_dir: Path) -> str:
+    """The address of a store as it was noted, or of the one here where results were moved: then
+    the folder of the sqlite file is gone."""
+    file = Path(noted.removeprefix("sqlite:///"))
+    moved = noted.startswith("sqlite:///") and not file.parent.is_dir()
+    return default_uri(results_dir) if moved or not noted else noted
 
 
 def send(directory: Path, uri: str) -> bool:

@@ -14,7 +14,12 @@ from pathlib import Path
 import pytest
 
 from pvt_bench.errors import InputError
-from pvt_bench.tracking.environment import environment, source_commit, source_dirty
+from pvt_bench.tracking.environment import (
+    environment,
+    source_commit,
+    source_dirty,
+    source_version,
+)
 from pvt_bench.tracking.identity import EXCLUDED, identity
 from pvt_bench.tracking.record import Record, find_records, read_status
 
@@ -325,14 +330,17 @@ def test_environment_names_versions_and_commit(tmp_path, monkeypatch):
 
     assert source_commit(tmp_path) is None
     assert source_dirty(tmp_path) is None
+    assert source_version(tmp_path) is None
     git("init")
     (tmp_path / "a").write_text("1")
     git("add", "a")
     git("commit", "-m", "a")
     assert source_commit(tmp_path) == git("rev-parse", "HEAD")
     assert source_dirty(tmp_path) is False
+    assert source_version(tmp_path) == source_commit(tmp_path)
     (tmp_path / "a").write_text("2")
     assert source_dirty(tmp_path) is True
+    assert source_version(tmp_path) == f"{source_commit(tmp_path)}-dirty"
 
 
 def test_records_import_neither_torch_nor_mlflow():

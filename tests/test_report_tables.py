@@ -1,5 +1,6 @@
 """The tables that runs make: every number from its record, seeds together, protocols apart."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,16 @@ def test_every_number_is_that_of_its_record(tmp_path: Path) -> None:
     shown = {row.texts[0]: texts(table, row) for row in table.rows}
     assert shown["resnet50"] == ["resnet50", "34.22", "285.80", "30.1", "40.1", "1"]
     assert shown["pvt_tiny"] == ["pvt_tiny", "34.22", "285.80", "40.7 ± 1.5", "50.7 ± 1.5", "3"]
+
+
+def test_a_row_says_that_its_code_was_changed(tmp_path: Path) -> None:
+    commits = {"pvt_tiny": f"{'c0ffee1' * 5}-dirty", "resnet50": "c0ffee1" * 5}
+    for model, commit in commits.items():
+        path = train(tmp_path, f"model={model}", score=0.4) / "status.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": commit}))
+    (table,) = report(tmp_path)
+    shown = {row.texts[0]: row.origins[0].version for row in table.rows}
+    assert shown == {"pvt_tiny": "c0ffee1-dirty", "resnet50": "c0ffee1"}
 
 
 def test_the_best_of_a_column_stands_out(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """What a dead server missed is sent, and a lost store is rebuilt from the records."""
 
+import json
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 
 import mlflow
@@ -63,12 +66,32 @@ def test_what_a_dead_server_missed_is_sent_and_a_lost_store_is_rebuilt(
     assert again.keys() == first.keys()
     for name, run in again.items():
         assert told(run) == told(first[name])
+    for name in ("resnet18", "lenet5"):
+        (path,) = (tmp_path / "results").glob(f"runs/*/*/{name}-*/status.json")
+        began = datetime.fromisoformat(json.loads(path.read_text())["started"])
+        times = [(run[name].info.start_time, run[name].info.end_time) for run in (first, again)]
+        assert times[0] == times[1]
+        assert times[0][0] == began.timestamp() * 1000
+        assert times[0][0] <= times[0][1] + 1000 < 1000 * time.time()
     (parent,) = (run for run in again.values() if run.data.tags.get("kind") == "sweep")
     assert again["lenet5"].data.tags["mlflow.parentRunId"] == parent.info.run_id
 
     before = {run.info.run_id for run in again.values()}
     assert sync(tmp_path).returncode == 0
     assert {run.info.run_id for run in runs(tmp_path)} == before
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "results").rename(elsewhere / "results")
+    for file in (elsewhere / "results").glob("mlflow.db*"):
+        file.unlink()
+    moved = sync(tmp_path, f"results_dir={elsewhere / 'results'}")
+    assert moved.returncode == 0, moved.stderr
+    assert not (tmp_path / "results").exists()
+    there = {run.info.run_name: run for run in runs(elsewhere)}
+    assert there.keys() == first.keys()
+    (parent,) = (run for run in there.values() if run.data.tags.get("kind") == "sweep")
+    assert there["lenet5"].data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def _headings(table: Table, shown: Sequence[int]) -> Iterator[str]:
 
 def _runs(row: Row) -> Iterator[str]:
     for origin in row.origins:
-        words = (origin.identity, origin.state, origin.commit[:7], origin.date, origin.machine)
+        words = (origin.identity, origin.state, origin.version, origin.date, origin.machine)
         yield f"% {_comment(f'{row.label}: run ' + ', '.join(word for word in words if word))}"
 
 

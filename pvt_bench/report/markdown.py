@@ -55,7 +55,7 @@ def _runs(table: Table, directory: Path) -> Iterator[str]:
         for origin in row.origins:
             run, target = escape(origin.identity), link(origin.link, directory)
             run = f"[{run}]({target})" if target else run
-            texts = (origin.seed, origin.state, origin.commit[:7], origin.date, origin.machine)
+            texts = (origin.seed, origin.state, origin.version, origin.date, origin.machine)
             yield _line([escape(row.label), run, *map(escape, texts)])
     yield ""
 

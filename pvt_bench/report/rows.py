@@ -49,6 +49,12 @@ class Origin:
     link: str
     run: Hashable = field(compare=False)
 
+    @property
+    def version(self) -> str:
+        """The commit in short, and whether the checkout differed from it."""
+        commit, mark, changed = self.commit.partition("-")
+        return commit[:7] + mark + changed
+
 
 class Cell(NamedTuple):
     """One cell as printed. value: to sort by, NaN where there is none."""

@@ -51,6 +51,12 @@ def source_dirty(source: Path = SOURCE) -> bool | None:
     return None if changes is None or source_commit(source) is None else changes != ""
 
 
+def source_version(source: Path = SOURCE) -> str | None:
+    """The commit, as `git describe --dirty` marks it where the checkout differs from it."""
+    commit = source_commit(source)
+    return f"{commit}-dirty" if commit and source_dirty(source) else commit
+
+
 def launch_here(pid: int | None = None, log: str | None = None) -> dict[str, Any]:
     """Which job this process belongs to, so that others can ask whether it is still there.
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -211,7 +212,9 @@ class Mirror:
             store.set_tags(run_id, {NOTE_TAG: text})
             self._description = ""
         if self._end is not None:
-            store.terminate(run_id, self._end)
+            # What is sent long afterwards shall not seem to have run until now.
+            ended = max((point.time for point in self._record.points()), default=None)
+            store.terminate(run_id, self._end, ended)
             self._end = None
 
     def _opened(self) -> "tuple[Store, str]":
@@ -228,6 +231,7 @@ class Mirror:
             self._run_name,
             (status.get("mlflow") or {}).get("run_id"),
             f"{self._record.identity} {status['created']}",
+            datetime.fromisoformat(status.get("started") or status["created"]).timestamp(),
         )
         self._store, self._run_id = store, run.info.run_id
         self._note(behind=True)

@@ -17,7 +17,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
 
 from pvt_bench.errors import InputError
-from pvt_bench.tracking.environment import launch_here, source_commit
+from pvt_bench.tracking.environment import launch_here, source_version
 from pvt_bench.tracking.heartbeat import Heartbeat, is_beating
 from pvt_bench.tracking.identity import identity
 from pvt_bench.tracking.metrics import MetricsFile, Point, replace
@@ -139,7 +139,7 @@ class Record:
             started=_now(),
             host=socket.gethostname(),
             pid=os.getpid(),
-            commit=source_commit(),
+            commit=source_version(),
             launch={**(self._status.get("launch") or {}), **launch_here()},
             error=None,
         )

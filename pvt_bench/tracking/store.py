@@ -54,8 +54,17 @@ class Store:
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def open_run(self, experiment_id: str, name: str, run_id: str | None, record: str) -> Run:
+    def open_run(
+        self,
+        experiment_id: str,
+        name: str,
+        run_id: str | None,
+        record: str,
+        started: float | None = None,
+    ) -> Run:
         """The run with that id, or the run of that record, or a new one; RUNNING in any case.
+
+        started: seconds since the epoch at which a new one began; by default now.
 
         The search by record finds a run that was created by a process killed before it could
         note the id.
@@ -63,7 +72,8 @@ class Store:
         run = self._find(run_id) or self._search(experiment_id, record)
         if run is None:
             tags = {RECORD_TAG: record}
-            return self._client.create_run(experiment_id, run_name=name, tags=tags)
+            began = _milliseconds(started)
+            return self._client.create_run(experiment_id, began, tags, run_name=name)
         self._client.update_run(run.info.run_id, status="RUNNING")
         return run
 
@@ -132,9 +142,9 @@ class Store:
         else:
             self._client.log_artifact(run_id, str(path), folder)
 
-    def terminate(self, run_id: str, status: str) -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(run_id, status)
+    def terminate(self, run_id: str, status: str, ended: float | None = None) -> None:
+        """End the run as FINISHED, FAILED or KILLED; ended: seconds, as of `open_run`."""
+        self._client.set_terminated(run_id, status, _milliseconds(ended))
 
     def _create_experiment(self, name: str) -> str:
         root = self._artifact_root
@@ -165,6 +175,10 @@ class Store:
         of_record = f"tags.`{RECORD_TAG}` = '{record}'"
         runs = self._client.search_runs([experiment_id], of_record, max_results=1)
         return runs[0] if runs else None
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
