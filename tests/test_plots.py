@@ -79,6 +79,16 @@ def test_labels_of_twenty_points_do_not_overlap(seed: int) -> None:
         assert box.x1 <= inside.x1
 
 
+def test_labels_leave_the_front_free() -> None:
+    points = tuple(Point(x, y, f"model {x}") for x, y in ((1, 1), (4, 2), (9, 3)))
+    front = (points[0], Point(4, 1), points[1], Point(9, 2), points[2])
+    figure = drawn(Chart("a", "Steps", "points", "x", "y", (Series("measured", points),), points))
+    corners = figure.axes[0].transData.transform([(point.x, point.y) for point in front])
+    for text in labels(figure):
+        for start, end in itertools.pairwise(corners):
+            assert not extent(text).overlaps(Bbox([start - 0.5, end + 0.5])), text.get_text()
+
+
 def test_where_names_have_no_room_numbers_stand_for_them() -> None:
     points = tuple(
         Point(1 + i / 1e3, 1 + i / 1e3, f"a model with a long name {i}") for i in range(20)

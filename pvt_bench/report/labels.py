@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -41,11 +42,13 @@ def place_labels(
     size: float,
     marks: Sequence[Point],
     lines: Sequence[Sequence[Point]],
+    front: Sequence[Point] = (),
 ) -> list[Annotation] | None:
     """Write each point's label where it covers no mark, no line and no other label.
 
     The figure's layout must be final. marks: all points of the picture; lines: through which
-    of them lines go.
+    of them lines go; front: through which a thin one goes in steps, which a label avoids where it
+    can stay near its point.
 
     Returns:
         The labels, or None, and nothing is written, where there is no room for all of them.
@@ -54,6 +57,7 @@ def place_labels(
     places = [_place(axes, point.x, point.y) for point in points]
     covered = [box for mark in marks for box in _extents(axes, mark, MARK * scale)]
     covered += [box for line in lines for box in _line(axes, line, scale)]
+    thin = _array(list(_line(axes, _steps(front), 1)))
     labels: list[Box] = []
     written: list[Annotation] = []
     # The crowded ones choose first.
@@ -74,7 +78,8 @@ def place_labels(
         # Rather farther away than with a line through another label.
         others = _array(labels)
         clear = (each for each in spots if not any(_overlaps(box, others) for box in each.leader))
-        spot = next(clear, spots[0])
+        near = (each for each in spots if not each.leader and not _overlaps(each.box, thin))
+        spot = next(near, None) or next(clear, spots[0])
         label.set_position(spot.offset)
         if not spot.leader and label.arrow_patch is not None:
             label.arrow_patch.set_visible(False)
@@ -96,7 +101,7 @@ def _write(axes: Axes, point: Point, size: float) -> Annotation:
         fontsize=size,
         ha="center",
         va="center",
-        # The front runs behind the labels.
+        # The front may run behind a label.
         path_effects=[withStroke(linewidth=1.5, foreground="white")],
         arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.5", "shrinkA": 0, "shrinkB": 2},
     )
@@ -152,6 +157,12 @@ def _line(axes: Axes, points: Sequence[Point], radius: float) -> Iterator[Box]:
     corners = [_place(axes, point.x, point.y) for point in points]
     for start, end in pairwise(corners):
         yield from _along(start, end, radius)
+
+
+def _steps(front: Sequence[Point]) -> list[Point]:
+    """The front's points with the corners between them: first right, then up."""
+    corners = [replace(left, x=right.x) for left, right in pairwise(front)]
+    return [point for pair in zip(front, [*corners, *front[-1:]], strict=True) for point in pair]
 
 
 def _along(start: Place, end: Place, radius: float) -> Iterator[Box]:

@@ -109,10 +109,10 @@ def _scatter(chart: Chart, height: float, key: Sequence[str] = ()) -> tuple[Figu
     return figure, axes
 
 
-def _obstacles(chart: Chart) -> tuple[list[Point], list[tuple[Point, ...]]]:
-    """The marks, and the lines through them."""
+def _obstacles(chart: Chart) -> tuple[list[Point], list[tuple[Point, ...]], tuple[Point, ...]]:
+    """The marks, the lines through them, and the front."""
     marks = [point for series in chart.series for point in series.points]
-    return marks, [series.points for series in chart.series if series.line]
+    return marks, [series.points for series in chart.series if series.line], chart.front
 
 
 def _draw_lines(chart: Chart) -> Figure:
