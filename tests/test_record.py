@@ -332,13 +332,18 @@ def test_environment_names_versions_and_commit(tmp_path, monkeypatch):
     assert source_dirty(tmp_path) is None
     assert source_version(tmp_path) is None
     git("init")
-    (tmp_path / "a").write_text("1")
-    git("add", "a")
+    code = tmp_path / "pvt_bench" / "a.py"
+    code.parent.mkdir()
+    code.write_text("1")
+    git("add", "pvt_bench")
     git("commit", "-m", "a")
     assert source_commit(tmp_path) == git("rev-parse", "HEAD")
     assert source_dirty(tmp_path) is False
     assert source_version(tmp_path) == source_commit(tmp_path)
-    (tmp_path / "a").write_text("2")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "report.md").write_text("a report")
+    assert source_dirty(tmp_path) is False
+    code.write_text("2")
     assert source_dirty(tmp_path) is True
     assert source_version(tmp_path) == f"{source_commit(tmp_path)}-dirty"
 

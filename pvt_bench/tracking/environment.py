@@ -24,6 +24,8 @@ PACKAGES = (
     "numpy",
 )
 SOURCE = Path(__file__).resolve().parents[2]
+# What results come from; a report that is written into the checkout changes none of it.
+CODE = ("pvt_bench", "conf", "experiments", "results/published")
 
 
 def environment() -> dict[str, Any]:
@@ -46,8 +48,8 @@ def source_commit(source: Path = SOURCE) -> str | None:
 
 
 def source_dirty(source: Path = SOURCE) -> bool | None:
-    """Whether the checkout differs from its commit; None if there is no commit."""
-    changes = _git(source, "status", "--porcelain")
+    """Whether the checkout's code differs from its commit; None if there is no commit."""
+    changes = _git(source, "status", "--porcelain", "--", *CODE)
     return None if changes is None or source_commit(source) is None else changes != ""
 
 
