@@ -1,6 +1,7 @@
 """Links from a report to its runs."""
 
 import os
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -17,4 +18,10 @@ def link(target: str, directory: Path) -> str:
         return quote(target, safe=":/#?=&@%[]")
     if scheme or not target:
         return ""
-    return quote(Path(os.path.relpath(target, directory.resolve())).as_posix())
+    return quote(Path(os.path.relpath(target, _resolved(directory))).as_posix())
+
+
+@cache
+def _resolved(directory: Path) -> Path:
+    """Asked for each of thousands of runs."""
+    return directory.resolve()
