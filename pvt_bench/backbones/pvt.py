@@ -66,7 +66,7 @@ class PatchConvolution(nn.Conv2d):
     """A convolution of patches that do not overlap, without padding.
 
     On a CPU that trains it is computed as a linear layer over patches: the gradients of such a
-    convolution take up to four times as long on small maps, and as long on large ones.
+    convolution take up to four times as long on small maps, and about as long on large ones.
     """
 
     def __init__(self, in_channels: int, channels: int, side: int) -> None:

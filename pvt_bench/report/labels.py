@@ -75,11 +75,7 @@ def place_labels(
             for each in written:
                 each.remove()
             return None
-        # Rather farther away than with a line through another label.
-        others = _array(labels)
-        clear = (each for each in spots if not any(_overlaps(box, others) for box in each.leader))
-        near = (each for each in spots if not each.leader and not _overlaps(each.box, thin))
-        spot = next(near, None) or next(clear, spots[0])
+        spot = _choose(spots, _array(labels), thin)
         label.set_position(spot.offset)
         if not spot.leader and label.arrow_patch is not None:
             label.arrow_patch.set_visible(False)
@@ -117,6 +113,14 @@ def _spots(place: Place, width: float, height: float, scale: float) -> Iterator[
             box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
             leader = list(_along(place, (x, y), scale)) if distance > NEAR else []
             yield Spot((dx / scale, dy / scale), box, leader)
+
+
+def _choose(spots: Sequence[Spot], labels: NDArray, thin: NDArray) -> Spot:
+    """Near the point and off the thin line; else rather farther away than with a line to the point
+    through another label."""
+    near = (spot for spot in spots if not spot.leader and not _overlaps(spot.box, thin))
+    clear = (spot for spot in spots if not any(_overlaps(box, labels) for box in spot.leader))
+    return next(near, None) or next(clear, spots[0])
 
 
 def _is_free(box: Box, axes: Axes, taken: NDArray) -> bool:
