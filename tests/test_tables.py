@@ -7,6 +7,7 @@ import pytest
 from conftest import Command
 
 from pvt_bench.config import data_dir
+from pvt_bench.report.__main__ import main
 
 # One of each kind; --slow counts all.
 KINDS = (
@@ -45,6 +46,20 @@ def test_the_committed_costs_are_what_the_command_writes(
         ours, theirs = written[figure], committed.loc[written.index, figure]
         pd.testing.assert_series_equal(ours, theirs, rtol=1e-3)
     assert "unexplained" not in (results / "tables" / f"{table}.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("backbones", ("where=sweep=backbones", "name=backbones")), ("latency", ("table=latency",))],
+)
+def test_the_committed_scores_and_speeds_are_those_of_their_records(
+    name: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    records = data_dir("results") / "records" / name
+    place = (f"results_dir={records}", f"output_dir={tmp_path}", "formats=csv")
+    assert main([*place, *words]) == 0
+    written, committed = (folder / f"{name}.csv" for folder in (tmp_path, COMMITTED))
+    assert written.read_text() == committed.read_text()
 
 
 def costs(path: Path) -> pd.DataFrame:
