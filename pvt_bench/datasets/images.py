@@ -37,22 +37,23 @@ def opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def open_image(path: Path) -> Image.Image:
-    """Read an image file as RGB of 8 bits, upright as its EXIF orientation says.
+def open_image(path: Path, upright: bool = True) -> Image.Image:
+    """Read an image file as RGB of 8 bits, `upright` as its EXIF orientation says, or as stored.
 
     Grey, palette, CMYK and 16-bit images are converted; what cannot be read is a DamagedImage.
     """
     with opened(path) as image:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
         if image.mode == "RGB":
             return image
         return (_to_8_bits(image) if image.mode[0] == "I" else image).convert("RGB")
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path, upright: bool = True) -> Tensor:
     """Read an image file like `open_image`, as uint8 (3, H, W)."""
-    return F.pil_to_tensor(open_image(path))
+    return F.pil_to_tensor(open_image(path, upright))
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
