@@ -25,6 +25,15 @@ class Mode(StrEnum):
     speed = "speed"
 
 
+class OldRecords(StrEnum):
+    """What becomes of a record from before fingerprints covered images: ask the user, take it for
+    that of the same data, or leave it alone."""
+
+    ask = "ask"
+    keep = "keep"
+    ignore = "ignore"
+
+
 class Optimizer(StrEnum):
     """The optimizers of the published recipes."""
 
@@ -241,6 +250,7 @@ class Config:
     seed: int = 0
     weights: str | None = None
     rerun: bool = False
+    old_records: OldRecords = OldRecords.ask
     results_dir: str = MISSING
     report: Report | None = None
 

@@ -14,8 +14,10 @@ from pvt_bench.building import device, plain
 from pvt_bench.config import Mode, config_dir
 from pvt_bench.errors import InputError
 from pvt_bench.measure.speed import describe_device
+from pvt_bench.old_records import find_taken_over
 from pvt_bench.screen import say, show_row, show_rows
 from pvt_bench.tracking.identity import identity
+from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.record import Record, find_directory
 
 PARTS = ("backbone", "neck", "head")
@@ -30,6 +32,8 @@ KEYS = {
 }
 # A backbone's weights change neither cost nor speed, and a whole network's replace them.
 WITHOUT_MODEL_WEIGHTS = (Mode.cost, Mode.speed, Mode.test)
+# A task's revision counts changes of what is learnt and found, not of what is computed.
+WITHOUT_REVISION = (Mode.cost, Mode.speed)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def read_keys(config: DictConfig) -> dict[str, Any]:
     kept = {key: everything[key] for key in KEYS[config.mode]}
     if config.mode in WITHOUT_MODEL_WEIGHTS:
         kept["model"] = {**kept["model"], "weights": None}
+    if config.mode in WITHOUT_REVISION:
+        kept["task"] = {key: each for key, each in kept["task"].items() if key != "revision"}
     return kept
 
 
@@ -69,19 +75,20 @@ def digests(config: DictConfig, data: dict[str, Any]) -> dict[str, str]:
 
 def open_record(config: DictConfig, data: dict[str, Any]) -> Record:
     """The record of a configuration and of the views that it reads, locked; see `Record.open`."""
-    return Record.open(
-        read_keys(config),
-        config.results_dir,
-        label(config),
-        digests(config, data),
-        config.rerun,
-    )
+    keys, content, name = read_keys(config), digests(config, data), label(config)
+    taken_over = find_taken_over(config, keys, content, name, data)
+    record = Record.open(keys, config.results_dir, name, taken_over or content, config.rerun)
+    if taken_over and "content" not in record.status:
+        record.update(content=content)
+        Presentation.set_datasets(record.directory, datasets(config, data))
+    return record
 
 
 def find_record(config: DictConfig, data: dict[str, Any]) -> Path:
     """The directory of the record that `open_record` would open, or make."""
-    key = identity(read_keys(config), digests(config, data))
-    return find_directory(config.results_dir, label(config), key)
+    keys, content, name = read_keys(config), digests(config, data), label(config)
+    taken_over = find_taken_over(config, keys, content, name, data)
+    return find_directory(config.results_dir, name, identity(keys, taken_over or content))
 
 
 def experiment(config: DictConfig) -> str:

@@ -54,7 +54,8 @@ class Training:
         average = _average(network, schedule.ema)
         if start:
             network.load_state_dict(state["network"])
-            say(f"going on from step {start} of {self.steps}")
+            done = start == self.steps
+            say("trained before" if done else f"going on from step {start} of {self.steps}")
             if average is not None:
                 average.load_state_dict(state["average"])
         self.record.cut(start)

@@ -135,16 +135,31 @@ def opened(config: DictConfig, data: dict[str, Any]) -> Iterator[Record]:
 
 def train(work: Work) -> None:
     """Train from the last checkpoint or from the start, then score."""
+    from pvt_bench.backbones.weights import save_weights
     from pvt_bench.training.checkpoint import delete_checkpoints
 
     training = Training(work.config, work.record, work.mirror, work.data, work.steps)
     torch.manual_seed(work.config.seed)
     network = build_and_report(work, work.data["train"].num_classes)
     module = training.fit(network, work.epoch_steps)
-    row = measure_cost(work.skeleton, work.size).metrics() | score(work, module)
+    weights = work.record.directory / "weights.safetensors"
     if processes.rank() == 0:
-        finish(work, row | {"seconds": training.seconds}, work.steps, module.network)
+        save_weights(module.network, weights)
+    with kept_whatever_the_score(weights):
+        row = measure_cost(work.skeleton, work.size).metrics() | score(work, module)
+    if processes.rank() == 0:
+        finish(work, row | {"seconds": training.seconds}, work.steps)
         delete_checkpoints(training.checkpoints)
+
+
+@contextmanager
+def kept_whatever_the_score(weights: Path) -> Iterator[None]:
+    """Say that nothing of the training is lost where its score fails."""
+    try:
+        yield
+    except Exception:
+        warn(f"the training is done: {weights}. The same command goes on with its score alone")
+        raise
 
 
 def test(work: Work) -> None:
@@ -222,13 +237,9 @@ def score(work: Work, module: Any) -> Row:
     return scores
 
 
-def finish(work: Work, row: Row, step: int = 0, network: nn.Module | None = None) -> None:
-    """Put the result, the environment and the weights into the record, and all into MLflow."""
-    from pvt_bench.backbones.weights import save_weights
-
+def finish(work: Work, row: Row, step: int = 0) -> None:
+    """Put the result and the environment into the record, and all into MLflow."""
     record, directory = work.record, work.record.directory
-    if network is not None:
-        save_weights(network, directory / "weights.safetensors")
     used = environment() | {"device": describe_device(device(work.config))}
     (directory / "environment.json").write_text(json.dumps(used, indent=2))
     # A run that was killed right here has its row already; each step has a metric once.

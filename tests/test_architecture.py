@@ -18,7 +18,7 @@ FLOORS = (
     ("launching", "report"),
     ("run",),
     ("describing", "fitting"),
-    ("building",),
+    ("building", "old_records"),
     ("tasks",),
     ("networks",),
     ("backbones", "datasets", "measure", "training", "tracking"),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pvt_bench.datasets import scene_augmentation as augment
+from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.images import (
     opened,
     read_image,
@@ -119,8 +120,10 @@ class ADE20KSegmentation(View):
     In training `segments` has the size of the image; otherwise it is the file's own, to which
     predictions are resized. Labels are the file's values less one; its 0 is ignored. Images are
     in the order of their names and `image_id` counts from 1, as in the official names.
-    `fingerprint` covers the names of images and classes, and the sizes of all files in bytes.
+    `fingerprint` covers the names of images and classes, and the content of all files.
     """
+
+    former_covers_images = True
 
     def __init__(
         self,
@@ -141,7 +144,11 @@ class ADE20KSegmentation(View):
         self.resizing = resizing
         self.flip = flip
         self.photometric_distortion = photometric_distortion
-        self.fingerprint = _fingerprint(self.class_names, self.image_files + self.segment_files)
+        files = self.image_files + self.segment_files
+        self.former_fingerprint = _names_and_sizes(self.class_names, files)
+        names = [str(path.relative_to(root)) for path in files]
+        labels = hashlib.sha256("\n".join([*self.class_names, *names]).encode()).hexdigest()
+        self.fingerprint = fingerprint(labels, root, names, None)
         self.dropped: dict[str, int] = {}
 
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -227,7 +234,7 @@ def _pair(images: Path, annotations: Path) -> tuple[list[Path], list[Path]]:
     return [found[stem] for stem in stems], [labelled[stem] for stem in stems]
 
 
-def _fingerprint(names: list[str], files: list[Path]) -> str:
+def _names_and_sizes(names: list[str], files: list[Path]) -> str:
     digest = hashlib.sha256("\n".join(names).encode())
     for path in files:
         digest.update(f"\n{path.name} {path.stat().st_size}".encode())

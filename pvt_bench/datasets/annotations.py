@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pvt_bench.datasets.fingerprints import file_stamp
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.outlines import Outlines
 from pvt_bench.errors import InputError
@@ -98,13 +99,13 @@ def read_annotations(path: Path, training: bool, index: Path | None = None) -> A
         InputError: the file is no COCO file, or an id is duplicate, unknown or below 1.
     """
     try:
-        stat = path.stat()
+        stamp = file_stamp(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     arrays, facts = load_index(
         index,
         path,
-        {"size": stat.st_size, "time": stat.st_mtime_ns},
+        stamp,
         partial(_parse, path, training),
         variant="training" if training else "evaluation",
     )

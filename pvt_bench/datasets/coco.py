@@ -11,6 +11,7 @@ from faster_coco_eval.core import mask as mask_api
 from torch import Tensor
 
 from pvt_bench.datasets.annotations import read_annotations, read_json
+from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.images import read_image, resize_image, resize_masks, resized_size
 from pvt_bench.datasets.trees import check_tree, find_root
 from pvt_bench.datasets.views import View, Views, find_split
@@ -79,8 +80,8 @@ class CocoDetection(View):
     `iscrowd` (n,) bool, and `masks` (n, H, W) bool if asked for; in the pixels of its `size`
     detections are scored. `category_ids` are the file's, in the order of the labels.
 
-    `training` leaves out crowd regions and then images without a box. `fingerprint` is the
-    SHA-256 of the annotation file.
+    `training` leaves out crowd regions and then images without a box. `fingerprint` covers the
+    annotation file and the images.
     """
 
     def __init__(
@@ -108,10 +109,13 @@ class CocoDetection(View):
         self.class_names = self.annotations.categories
         self.category_ids = self.annotations.category_ids.tolist()
         self.dropped = self.annotations.dropped
-        self.fingerprint = self.annotations.fingerprint
         _check_images(image_folder, self.annotations.file_names)
         if not len(self):
             raise InputError(f"{annotation_file} has no image with a usable box.")
+        self.former_fingerprint = self.annotations.fingerprint
+        self.fingerprint = fingerprint(
+            self.annotations.fingerprint, image_folder, self.annotations.file_names.tolist(), index
+        )
 
     @cached_property
     def ground_truth(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pvt_bench.datasets.annotation_faults import Document, read_document
 from pvt_bench.datasets.coco import SPLITS
 from pvt_bench.datasets.fault_kinds import Fault, as_unread, check
 from pvt_bench.datasets.file_faults import Survey, check_listed
+from pvt_bench.datasets.fingerprints import file_stamp
 from pvt_bench.datasets.image_faults import Job
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.outline_faults import segmentation_faults
@@ -70,8 +71,7 @@ def _checked(root: Path, split: str, index: Path | None) -> dict[str, list[str]]
 
     if not path.exists():
         return read().facts  # which says so
-    stamp = {"size": path.stat().st_size, "time": path.stat().st_mtime_ns}
-    return load_index(index, path, stamp, read, variant=f"faults of {split}").facts
+    return load_index(index, path, file_stamp(path), read, variant=f"faults of {split}").facts
 
 
 def _classes(document: Document) -> list[str]:

@@ -13,6 +13,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import v2
 
+from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.imagenet_files import class_names, list_files
 from pvt_bench.datasets.images import MEAN, STD, open_image
 from pvt_bench.datasets.trees import find_root
@@ -112,8 +113,11 @@ class ImageNetClassification(View):
     """Images with `label` () int64 in the target: the place of the WordNet id among all, sorted.
 
     Images are ordered by file name, so that `image_id`, from 1 on, is the number in the official
-    names of the validation images. `fingerprint` covers names, sizes in bytes and labels.
+    names of the validation images. `fingerprint` covers names, labels and content; it is the same
+    whether validation images lie in one folder or in those of their classes.
     """
+
+    former_covers_images = True
 
     def __init__(
         self,
@@ -130,7 +134,10 @@ class ImageNetClassification(View):
         super().__init__(len(self.files.labels), on_damaged, training)
         self.class_names = class_names(root, self.files.wnids)
         self.transform = transform
-        self.fingerprint = self.files.fingerprint
+        self.former_fingerprint = self.files.fingerprint
+        self.fingerprint = fingerprint(
+            self.files.labels_digest(), self.folder, self.files.paths(), index
+        )
         self.dropped: dict[str, int] = {}
 
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -48,13 +48,23 @@ class Files:
         name = os.fsdecode(self.names[index])
         return f"{self.wnids[self.labels[index]]}/{name}" if self.in_class_folders else name
 
+    def paths(self) -> list[str]:
+        """Where all images lie below the folder of their split."""
+        return [self.path(index) for index in range(len(self.labels))]
+
+    def labels_digest(self) -> str:
+        """A SHA-256 of the images' names and labels, and of the classes."""
+        digest = hashlib.sha256("\n".join(self.wnids).encode())
+        for each in (*self.names.tolist(), self.labels.tobytes()):
+            digest.update(b"\n" + each)
+        return digest.hexdigest()
+
 
 def list_files(name: str, root: Path, split: str, index: Path | None) -> Files:
     """The images of a split, "train" or "val".
 
     The classes are those of `train/`; of the split where there is no `train/`.
-    `fingerprint` is a SHA-256 over names, sizes in bytes and WordNet ids: it is the same whether
-    validation images lie in one folder or in those of their classes.
+    `fingerprint` is a SHA-256 over names, sizes in bytes and WordNet ids.
 
     Raises:
         InputError: no such tree, no images, or an image whose class is not known.

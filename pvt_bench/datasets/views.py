@@ -48,7 +48,8 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     Every target has `image_id` () int64 and `size` (2,) int64, the (height, width) of the image
     in its file. `class_names` are in the order of the labels, `dropped` counts by reason what was
-    left out, `fingerprint` is a SHA-256 of what the view is made of.
+    left out, `fingerprint` is a SHA-256 of what the view is made of, its images' content included.
+    `former_fingerprint` is what it was while it did not cover that; None where it always did.
 
     on_damaged: "error", or in training "skip": the next whole image takes the place of one that
         cannot be read, and `damaged` (images,) tells which could not, as all loaders' processes
@@ -57,6 +58,8 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     class_names: list[str]
     fingerprint: str
+    former_fingerprint: str | None = None
+    former_covers_images = False  # by their names and sizes
     dropped: dict[str, int]
 
     def __init__(self, length: int, on_damaged: str = "error", training: bool = False) -> None:

@@ -53,6 +53,7 @@ def plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> list[Planned]:
             name = cell_name(config, swept)
             try:
                 data = check_whole(config)
+                describing.find_record(config, data)
                 planned.append(Planned(config, data, name, mlflow_name(config, swept)))
             except InputError as error:
                 refused.setdefault(str(error), []).append(name)

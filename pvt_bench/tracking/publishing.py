@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -47,6 +48,13 @@ class Presentation:
         """What a record keeps; None where the run never began."""
         path = directory / FILE
         return cls(**json.loads(path.read_bytes())) if path.exists() else None
+
+    @classmethod
+    def set_datasets(cls, directory: Path, datasets: list[dict[str, str]]) -> None:
+        """Set what a record says was read, where it says anything yet."""
+        shown = cls.read(directory)
+        if shown is not None:
+            replace_fields(shown, datasets=datasets).write(directory)
 
     def mirror(self, record: Record, uri: str | None) -> Mirror:
         """The run in MLflow; see `Mirror`."""
