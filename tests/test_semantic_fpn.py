@@ -1,15 +1,15 @@
 """Semantic FPN against the published costs, and against its definition written out."""
 
+import math
+
 import pytest
 import torch
 from test_retinanet import Pyramid
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pvt_bench.backbones import create
 from pvt_bench.measure.cost import count_parameters, measure_cost, measure_with_fvcore
 from pvt_bench.networks.batch import normalise_and_pad
-from pvt_bench.networks.segmenter import cross_entropy
 from pvt_bench.networks.semantic_fpn import SemanticFPN
 
 CLASSES = 5
@@ -111,20 +111,21 @@ def targets(*segments: Tensor) -> list[dict[str, Tensor]]:
     return [{"segments": each} for each in segments]
 
 
-def test_the_loss_is_the_mean_over_counted_pixels(network: SemanticFPN) -> None:
+def test_the_loss_is_divided_by_all_pixels_of_the_batch(network: SemanticFPN) -> None:
+    """Those that are ignored and those of the padding too, as in mmsegmentation 0.x."""
     torch.manual_seed(1)
     images = [torch.rand(3, 40, 64), torch.rand(3, 64, 50)]
     segments = [torch.randint(CLASSES, image.shape[-2:], dtype=torch.uint8) for image in images]
     segments[0][:10] = 255
     network.eval()
     loss = network(images, targets(*segments))["cross_entropy"]
-    of_pixels = []
+    total = 0.0
     for logits, truth in zip(network(images), segments, strict=True):
         counted = truth != 255
         probabilities = logits.softmax(0).permute(1, 2, 0)[counted]
         of_label = probabilities.gather(1, truth[counted][:, None].long())
-        of_pixels.append(-of_label.log())
-    assert loss.item() == pytest.approx(torch.cat(of_pixels).mean().item(), rel=1e-5)
+        total -= of_label.log().sum().item()
+    assert loss.item() == pytest.approx(total / (2 * 64 * 64), rel=1e-5)
 
 
 def test_a_batch_without_a_counted_pixel_trains_nothing(network: SemanticFPN) -> None:
@@ -135,11 +136,23 @@ def test_a_batch_without_a_counted_pixel_trains_nothing(network: SemanticFPN) ->
     assert all(torch.all(p.grad == 0) for p in network.parameters())
 
 
-def test_padding_does_not_count() -> None:
-    logits = torch.randn(1, CLASSES, 8, 8)
-    truth = torch.randint(CLASSES, (5, 6), dtype=torch.uint8)
-    expected = F.cross_entropy(logits[:, :, :5, :6], truth[None].long())
-    torch.testing.assert_close(cross_entropy(logits, [truth]), expected)
+def test_weights_start_as_in_the_release(network: SemanticFPN) -> None:
+    """Xavier uniform in the neck; in the head Kaiming normal by outputs, and 0.01 at the end."""
+    for name, weight in network.named_parameters():
+        outputs, inputs, *kernel = weight.shape if weight.ndim > 1 else (1, 1)
+        cells = math.prod(kernel)
+        if name.endswith("bias"):
+            assert name.startswith("backbone.") or weight.abs().max() == 0, name
+        elif name.startswith("neck."):
+            deviation = math.sqrt(2 / ((inputs + outputs) * cells))
+            assert weight.std().item() == pytest.approx(deviation, rel=0.04), name
+            assert weight.abs().max() <= deviation * 3**0.5, name
+        elif name.startswith("head.levels.") and weight.ndim > 1:
+            deviation = math.sqrt(2 / (outputs * cells))
+            assert weight.std().item() == pytest.approx(deviation, rel=0.04), name
+            assert weight.abs().max() > deviation * 3, name
+        elif name.startswith("head.classifier."):
+            assert weight.std().item() == pytest.approx(0.01, rel=0.1), name
 
 
 def test_every_parameter_is_in_a_part_and_is_trained(network: SemanticFPN) -> None:

@@ -153,6 +153,25 @@ def test_every_parameter_is_in_a_part_and_is_trained(network: Trans2Seg) -> None
             assert parameter.grad.abs().max() > 0, name
 
 
+def test_the_loss_is_the_mean_over_counted_pixels(network: Trans2Seg) -> None:
+    """Neither ignored pixels nor the padding of a smaller image count, as in the released code."""
+    torch.manual_seed(1)
+    images = [torch.rand(3, 40, 64), torch.rand(3, 64, 50)]
+    segments = [torch.randint(CLASSES, image.shape[-2:], dtype=torch.uint8) for image in images]
+    segments[0][:10] = 255
+    network.eval()
+    with torch.no_grad():
+        loss = network(images, [{"segments": each} for each in segments])["cross_entropy"]
+        found = network(images)
+    total = counted = 0.0
+    for logits, truth in zip(found, segments, strict=True):
+        for label in range(CLASSES):
+            total -= logits.log_softmax(0)[label][truth == label].sum().item()
+            counted += (truth == label).sum().item()
+    assert counted == 30 * 64 + 64 * 50
+    assert loss.item() == pytest.approx(total / counted, rel=1e-5)
+
+
 def test_a_batch_without_a_counted_pixel_trains_nothing(network: Trans2Seg) -> None:
     ignored = {"segments": torch.full((32, 32), 255, dtype=torch.uint8)}
     loss = network([torch.rand(3, 32, 32)] * 2, [ignored] * 2)["cross_entropy"]

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
@@ -11,10 +11,18 @@ WIDTH = 256
 
 
 class FeaturePyramid(FeaturePyramidNetwork):
-    """Maps of any channels to maps of 256, finest first, with the coarser ones of `extra`."""
+    """Maps of any channels to maps of 256, finest first, with the coarser ones of `extra`.
 
-    def __init__(self, channels: Sequence[int], extra: ExtraFPNBlock) -> None:
+    All its convolutions, those of `extra` too, start as in mmdetection and mmsegmentation: weights
+    Xavier uniform, biases zero. torchvision's weights are scaled by a layer's inputs alone.
+    """
+
+    def __init__(self, channels: Sequence[int], extra: ExtraFPNBlock | None = None) -> None:
         super().__init__(list(channels), WIDTH, extra_blocks=extra)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         named = OrderedDict((str(level), feature) for level, feature in enumerate(features))

@@ -36,33 +36,40 @@ class Segmenter(nn.Module):
 
         images: tensors (3, H_i, W_i) with values in [0, 1].
         targets: per image `segments` (H_i, W_i) uint8, labels from 0, and 255 for ignored pixels.
-        Returns the loss `cross_entropy` where targets are given; otherwise the logits of each
+        Returns the loss `cross_entropy` where targets are given, divided by the `counted_pixels` of
+        all processes (see `pvt_bench.training.processes.divisor`); otherwise the logits of each
         image (num_classes, H_i, W_i).
         """
         batch = self._pad(images)
         size = batch.shape[-2:]
         logits = F.interpolate(self.logits(batch), size=size, mode="bilinear", align_corners=False)
         if targets is not None:
-            return {"cross_entropy": cross_entropy(logits, [t["segments"] for t in targets])}
+            truth = pad_segments([target["segments"] for target in targets], logits)
+            total = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
+            return {"cross_entropy": total / divisor(self.counted_pixels(truth))}
         return [
             of_image[:, : image.shape[-2], : image.shape[-1]]
             for of_image, image in zip(logits, images, strict=True)
         ]
 
+    def counted_pixels(self, truth: Tensor) -> Tensor:
+        """By how many pixels () the sum of the loss is divided: those that are not ignored.
+
+        truth: labels of the padded batch (B, H, W).
+        """
+        return (truth != IGNORED).sum()
+
     def _pad(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         return normalise_and_pad(images, self.backbone.mean, self.backbone.std)  # type: ignore[arg-type]
 
 
-def cross_entropy(logits: Tensor, segments: Sequence[Tensor]) -> Tensor:
-    """The mean over the counted pixels of a padded batch; zero where no pixel counts.
+def pad_segments(segments: Sequence[Tensor], logits: Tensor) -> Tensor:
+    """Labels of a padded batch (B, H, W) int64; the padding is ignored.
 
-    The pixels are those of all processes: see `pvt_bench.training.processes.divisor`.
-
-    logits: (B, num_classes, H, W); segments: of each image (H_i, W_i), padded here as ignored.
+    segments: of each image (H_i, W_i); logits: of the batch (B, num_classes, H, W).
     """
     shape = (len(logits), *logits.shape[-2:])
     truth = torch.full(shape, IGNORED, dtype=torch.int64, device=logits.device)
     for place, of_image in zip(truth, segments, strict=True):
         place[: of_image.shape[0], : of_image.shape[1]] = of_image
-    total = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
-    return total / divisor((truth != IGNORED).sum())
+    return truth

@@ -5,30 +5,25 @@ mmsegmentation: batch norms in the head instead of the paper's group norms, and 
 convolutions a level as it has doublings on its way to stride 4.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
+from torchvision.ops import Conv2dNormActivation
 
+from pvt_bench.networks.neck import WIDTH, FeaturePyramid
 from pvt_bench.networks.segmenter import Segmenter
 
-WIDTH = 256
 HEAD_WIDTH = 128
-
-
-class Neck(FeaturePyramidNetwork):
-    """Feature pyramid of all four maps, each of 256 channels."""
-
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        named = OrderedDict((str(level), feature) for level, feature in enumerate(features))
-        return list(super().forward(named).values())
 
 
 class Head(nn.Module):
     """Brings each level to stride 4 by convolutions and doublings, and classifies their sum.
+
+    Weights start as in mmsegmentation: Kaiming normal by a layer's outputs, the classifier's normal
+    with a deviation of 0.01.
 
     Args:
         levels: maps of the pyramid, each half as large as the one before.
@@ -47,6 +42,9 @@ class Head(nn.Module):
         )
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(HEAD_WIDTH, num_classes, 1)
+        for module in self.levels.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
 
@@ -75,9 +73,16 @@ class SemanticFPN(Segmenter):
     def __init__(self, backbone: nn.Module, num_classes: int, dropout: float = 0.1) -> None:
         super().__init__(backbone)
         channels: list[int] = list(backbone.channels)  # type: ignore[arg-type]
-        self.neck = Neck(channels, WIDTH)
+        self.neck = FeaturePyramid(channels)
         self.head = Head(len(channels), num_classes, dropout)
 
     def logits(self, batch: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W), sides multiples of 32, to (B, num_classes, H/4, W/4)."""
         return self.head(self.neck(self.backbone(batch)))
+
+    def counted_pixels(self, truth: Tensor) -> Tensor:
+        """All pixels of the padded batch (), the ignored ones too.
+
+        It is the plain mean that mmsegmentation 0.x takes, over a loss of zero at ignored pixels.
+        """
+        return torch.tensor(truth.numel(), device=truth.device)

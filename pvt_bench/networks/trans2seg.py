@@ -196,6 +196,8 @@ def each_class(maps: Tensor, classes: int) -> Tensor:
 class Trans2Seg(Segmenter):
     """Segmenter with a transformer over the last map and a learned prototype a class.
 
+    Its loss is the mean over the pixels that are not ignored, as in the released code.
+
     backbone: a pyramid with `.channels`, `.mean` and `.std`; its first and last map are used.
     num_classes: number of classes.
     width, depth, heads, mlp_ratio: of the encoder, and of the decoder.
