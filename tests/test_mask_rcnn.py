@@ -3,19 +3,20 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from test_retinanet import Pyramid
+from test_assigning import by_rule, iou
+from test_retinanet import Pyramid, Unrounded
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 from torchvision.models.detection import roi_heads
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import roi_align
 
 from pvt_bench.backbones import create, freeze
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
-from pvt_bench.networks.mask_rcnn import MaskRCNN
+from pvt_bench.networks.mask_rcnn import MaskRCNN, crop_masks
 
 CLASSES = 5
 SIZE = (128, 192)
@@ -37,12 +38,12 @@ class Named(nn.Module):
 
 @pytest.fixture
 def network() -> MaskRCNN:
-    torch.manual_seed(0)
     network = MaskRCNN(
         Pyramid(), CLASSES, regions=64, proposals=200, score_threshold=0.1, detections=20
     ).eval()
+    torch.manual_seed(6)  # with which labels differ
     for weight in network.parameters():
-        nn.init.normal_(weight, std=0.02)
+        nn.init.normal_(weight, std=0.03)
     return network
 
 
@@ -56,7 +57,7 @@ def oracle(network: MaskRCNN) -> TorchvisionMaskRCNN:
         max_size=SIZE[1],
         image_mean=list(Pyramid.mean),
         image_std=list(Pyramid.std),
-        rpn_anchor_generator=AnchorGenerator(
+        rpn_anchor_generator=Unrounded(
             tuple((8 * stride,) for stride in (4, 8, 16, 32, 64)), ((0.5, 1.0, 2.0),) * 5
         ),
         rpn_pre_nms_top_n_train=2000,
@@ -124,8 +125,10 @@ def test_detections_equal_torchvision(network: MaskRCNN, oracle: TorchvisionMask
 def test_losses_equal_torchvision(
     network: MaskRCNN, oracle: TorchvisionMaskRCNN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where torchvision has L1 loss on boxes and crops masks at the centres of pixels too; both
-    draw the same samples from one seed.
+    """Where torchvision has L1 loss on boxes, and masks of whole cells that are cropped at the
+    centres of pixels; both draw the same samples from one seed.
+
+    The boxes are such that each anchor and region belongs to the one that it overlaps most.
     """
 
     def l1(ours: Tensor, theirs: Tensor, beta: float, reduction: str) -> Tensor:
@@ -133,10 +136,10 @@ def test_losses_equal_torchvision(
 
     def crop(masks: Tensor, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
         regions = torch.cat((matched[:, None].to(boxes), boxes), 1)
-        return roi_align(masks[:, None].float(), regions, side, aligned=True)[:, 0]
+        return (roi_align(masks[:, None].float(), regions, side, aligned=True)[:, 0] >= 0.5).float()
 
     images = some_images()
-    targets = [target(), nothing()]
+    targets = [target(), target()]
     torch.manual_seed(3)
     ours = network.train()(images, targets)
     one_based = [{**each, "labels": each["labels"] + 1} for each in targets]
@@ -156,6 +159,134 @@ def test_losses_equal_torchvision(
     for mine, their in names.items():
         assert ours[mine].item() > 0
         assert ours[mine].item() == pytest.approx(theirs[their].item(), rel=1e-4), mine
+
+
+def anchors_by_hand() -> tuple[np.ndarray, np.ndarray]:
+    """Anchors (A, 4) of an image of 64 x 96 pixels, and the pixels (A, 2) where cells begin."""
+    anchors, cells = [], []
+    for stride in (4, 8, 16, 32, 64):
+        for row in range(math.ceil(64 / stride)):
+            for column in range(math.ceil(96 / stride)):
+                for ratio in (0.5, 1.0, 2.0):
+                    width, height = (8 * stride * ratio**e for e in (-0.5, 0.5))
+                    x, y = column * stride, row * stride
+                    anchors.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+                    cells.append((x, y))
+    return np.array(anchors), np.array(cells)
+
+
+def test_proposals_are_trained_as_in_the_release(network: MaskRCNN) -> None:
+    """All anchors are drawn. Two boxes overlap, the best anchor of a third overlaps it by less than
+    0.3; the second image is smaller than the batch, and the third has no box."""
+    head = network.head.proposals
+    head.fg_bg_sampler.batch_size_per_image = 10**6
+    sizes = [(64, 96), (30, 40), (64, 96)]
+    images = [some_images(1)[0][:, :height, :width] for height, width in sizes]
+    boxes = [
+        torch.tensor([[8.0, 8, 44, 50], [10, 10, 46, 50], [60, 3, 66, 9]]),
+        torch.tensor([[2.0, 2, 30, 29]]),
+        torch.zeros(0, 4),
+    ]
+    targets = [{"boxes": each} for each in boxes]
+    with torch.no_grad():
+        pyramid = network._pyramid(images)
+        scores, shifts = (
+            torch.cat(
+                [level.permute(0, 2, 3, 1).reshape(3, -1, 3 * channels) for level in levels], 1
+            )
+            .reshape(3, -1, channels)
+            .double()
+            .numpy()
+            for levels, channels in zip(head.head(pyramid), (1, 4), strict=True)
+        )
+        _, losses = head(pyramid, sizes, targets)
+
+    anchors, cells = anchors_by_hand()
+    objectness = box = count = 0.0
+    found = []
+    for score, shift, (height, width), true in zip(scores, shifts, sizes, boxes, strict=True):
+        own = (cells < (math.ceil(width / 32) * 32, math.ceil(height / 32) * 32)).all(1)
+        true_boxes = true.double().numpy()
+        ious = np.array([[iou(each, anchor) for anchor in anchors[own]] for each in true_boxes])
+        matches = np.array(by_rule(ious.reshape(len(true), own.sum()), 0.7, 0.3, 0.3))
+        found.append(set(matches[matches >= 0].tolist()))
+        p = 1 / (1 + np.exp(-score[own, 0]))
+        objectness -= np.log(p[matches >= 0]).sum() + np.log(1 - p[matches == -1]).sum()
+        for anchor, delta, match in zip(anchors[own], shift[own], matches, strict=True):
+            if match >= 0:
+                (centre, side), (wanted, wanted_side) = (
+                    ((corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2])
+                    for corners in (anchor, true_boxes[match])
+                )
+                truth = [*((wanted - centre) / side), *np.log(wanted_side / side)]
+                box += np.abs(truth - delta).sum()
+        count += max(1, (matches >= 0).sum()) + max(1, (matches == -1).sum())
+    assert found == [{0, 1}, {0}, set()]
+    assert losses["objectness"].item() == pytest.approx(objectness / count, rel=1e-4)
+    assert losses["proposal"].item() == pytest.approx(box / count, rel=1e-4)
+
+
+def test_true_boxes_are_regions_and_take_no_part_in_the_matching(network: MaskRCNN) -> None:
+    """The second box takes the proposal that it overlaps most from the first box, as it does not
+    count that it overlaps itself more."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 7]])
+    proposals = torch.tensor([[0.0, 0, 10, 9], [0, 0, 10, 4], [40, 40, 50, 50]])
+    labels = torch.tensor([3, 5])
+    ((matched, _), (found, none)) = network.head.regions.assign_targets_to_proposals(
+        [torch.cat([proposals, boxes]), proposals], [boxes, boxes[:0]], [labels, labels[:0]]
+    )
+    assert found.tolist() == [5, 5, 0, 3, 5]
+    assert matched.tolist() == [1, 1, 0, 0, 1]
+    assert none.tolist() == [0, 0, 0]
+
+
+def test_a_true_mask_is_of_whole_cells() -> None:
+    """A box of 8 x 8 pixels in 4 x 4 cells: a cell counts from two of its four pixels on."""
+    mask = torch.zeros(2, 12, 16, dtype=torch.bool)
+    mask[1, 2:7, 4:9] = True
+    parts = crop_masks(mask, torch.tensor([[4.0, 2.0, 12.0, 10.0]]), torch.tensor([1]), 4)
+    expected = torch.zeros(4, 4)
+    expected[:2, :2] = 1  # wholly covered
+    expected[2, :2] = expected[:2, 2] = 1  # half covered
+    assert torch.equal(parts, expected[None])
+    assert crop_masks(mask[:0], torch.zeros(0, 4), torch.zeros(0).long(), 4).shape == (0, 4, 4)
+
+
+def test_weights_start_as_in_the_release() -> None:
+    """Xavier uniform in the neck and the shared layers, normal with deviations of 0.01 and 0.001 in
+    the predictors and 0.01 in the proposals, Kaiming by outputs in the mask head; no bias."""
+    torch.manual_seed(0)
+    network = MaskRCNN(Pyramid(), 80)
+
+    def xavier(*shape: int) -> float:
+        return math.sqrt(2 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
+
+    def kaiming(*shape: int) -> float:
+        return math.sqrt(2 / (shape[0] * math.prod(shape[2:])))
+
+    wanted = {
+        "neck": xavier,
+        "head.regions.box_head": xavier,
+        "head.regions.box_predictor.cls_score": lambda *_: 0.01,
+        "head.regions.box_predictor.bbox_pred": lambda *_: 0.001,
+        "head.proposals": lambda *_: 0.01,
+        "head.regions.mask_head": kaiming,
+        "head.regions.mask_predictor": kaiming,
+    }
+    seen = set()
+    for name, parameter in network.named_parameters():
+        for part, deviation in wanted.items():
+            if not name.startswith(f"{part}."):
+                continue
+            seen.add(part)
+            if name.endswith("bias"):
+                assert parameter.abs().max() == 0, name
+                continue
+            shape = parameter.shape
+            assert parameter.std().item() == pytest.approx(deviation(*shape), rel=0.04), name
+            if deviation is xavier:
+                assert parameter.abs().max() <= xavier(*shape) * 3**0.5, name
+    assert seen == wanted.keys()
 
 
 def test_every_parameter_gets_a_finite_gradient(network: MaskRCNN) -> None:

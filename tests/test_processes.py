@@ -1,7 +1,4 @@
-"""What two processes do together is what one does alone: scores to the bit, gradients to rounding.
-
-Mask R-CNN's gradients are left out: it draws the regions of its losses at random.
-"""
+"""Two processes together do what one does alone: scores to the bit, gradients to rounding."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +22,7 @@ from pvt_bench.networks.classifier import Classifier
 from pvt_bench.networks.detr import DETR
 from pvt_bench.networks.mask_rcnn import MaskRCNN
 from pvt_bench.networks.retinanet import RetinaNet
+from pvt_bench.networks.segmenter import Segmenter
 from pvt_bench.networks.semantic_fpn import SemanticFPN
 from pvt_bench.tasks.base import Task
 from pvt_bench.tasks.classification import Classification
@@ -34,6 +32,15 @@ from pvt_bench.training.processes import count, divisor, gather, rank
 
 PROCESSES = 2
 Together = Callable[..., list[Any]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the processes: sums are split by threads, so that more of them round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def join(numbers: Any, store: Path) -> None:
@@ -140,11 +147,36 @@ def segments() -> list[dict[str, Tensor]]:
     return [{"segments": each} for each in made]
 
 
+class Shallow(Segmenter):
+    """A segmenter whose loss is over the pixels that are not ignored, like Trans2Seg's."""
+
+    def __init__(self) -> None:
+        super().__init__(Pyramid())
+        self.head = nn.Conv2d(Pyramid.channels[0], CLASSES, 1)
+
+    def logits(self, batch: Tensor) -> Tensor:
+        return self.head(self.backbone(batch)[0])
+
+
+def mask_rcnn() -> tuple[nn.Module, list[dict[str, Tensor]]]:
+    """Mask R-CNN whose losses are over all anchors and regions: it draws none at random."""
+    network = MaskRCNN(Pyramid(), CLASSES, regions=10**6, proposals=20)
+    network.head.proposals.fg_bg_sampler.batch_size_per_image = 10**6
+    truth = targets(5, 0, 1, 12)
+    for each in truth:
+        inside = torch.zeros(len(each["boxes"]), 64, 96, dtype=torch.bool)
+        inside[:, ::2] = True
+        each["masks"] = inside
+    return network, truth
+
+
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, list[dict[str, Tensor]]]]] = {
     "RetinaNet": lambda: (RetinaNet(Pyramid(), CLASSES), targets(5, 0, 1, 12)),
     # More objects than queries, and none.
     "DETR": lambda: (DETR(Pyramid(), CLASSES, queries=6, layers=2), targets(3, 0, 1, 9)),
     "Semantic FPN": lambda: (SemanticFPN(Pyramid(), CLASSES), segments()),
+    "a segmenter": lambda: (Shallow(), segments()),
+    "Mask R-CNN": mask_rcnn,
 }
 
 

@@ -5,6 +5,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# Height and width of each image, and per image what is true of it.
+Sizes = list[tuple[int, int]]
+Targets = Sequence[dict[str, Tensor]]
+
+
+def padded_size(size: Sequence[int], multiple: int = 32) -> tuple[int, int]:
+    """The least height and width of at least `size` that are divisible by `multiple`."""
+    height, width = size
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def sizes_of(images: Sequence[Tensor] | Tensor) -> Sizes:
+    """Height and width of each image (3, H_i, W_i)."""
+    return [(image.shape[-2], image.shape[-1]) for image in images]
+
 
 def normalise_and_pad(
     images: Sequence[Tensor] | Tensor,
@@ -19,9 +34,8 @@ def normalise_and_pad(
     Returns (B, 3, H, W). The padding is zero after normalising, the mean colour, as in the
     published detectors.
     """
-    height = max(image.shape[-2] for image in images)
-    width = max(image.shape[-1] for image in images)
-    height, width = -(-height // multiple) * multiple, -(-width // multiple) * multiple
+    largest = [max(sides) for sides in zip(*sizes_of(images), strict=True)]
+    height, width = padded_size(largest, multiple)
     first = images[0]
     shift = torch.tensor(mean, device=first.device, dtype=first.dtype)[:, None, None]
     scale = torch.tensor(std, device=first.device, dtype=first.dtype)[:, None, None]

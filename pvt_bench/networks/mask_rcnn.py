@@ -6,34 +6,29 @@ anchors a cell of eight strides, L1 loss on boxes, class-specific boxes and mask
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference, maskrcnn_loss
-from torchvision.models.detection.rpn import (
-    RegionProposalNetwork,
-    RPNHead,
-    concat_box_prediction_layers,
-)
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
+from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
-from pvt_bench.networks.anchors import RATIOS, Anchors
-from pvt_bench.networks.batch import normalise_and_pad
+from pvt_bench.networks.assigning import assign
+from pvt_bench.networks.batch import Sizes, Targets, normalise_and_pad, sizes_of
 from pvt_bench.networks.neck import WIDTH, FeaturePyramid
+from pvt_bench.networks.proposals import Proposals
+from pvt_bench.training.processes import divisor
 
 REPRESENTATION = 1024
-SCALE = 8  # side of a square anchor in strides
+# IoU from which on a region is positive, and that the best region of a box needs; below it is
+# background.
+POSITIVE = 0.5
 # Regions an image that published costs are counted for: mmdetection's `forward_dummy`.
 COUNTED_BOXES, COUNTED_MASKS = 1000, 100
-
-Sizes = list[tuple[int, int]]
-Targets = Sequence[dict[str, Tensor]]
 
 
 class Pool(MultiScaleRoIAlign):
@@ -60,58 +55,6 @@ class Pool(MultiScaleRoIAlign):
         return super().forward(levels, moved, sizes).to(pyramid[0].dtype)
 
 
-class Proposals(RegionProposalNetwork):
-    """Region proposal network: 256 anchors an image are sampled for its losses, half positive."""
-
-    def __init__(self, strides: Sequence[int], before_nms: int, proposals: int) -> None:
-        super().__init__(
-            Anchors(strides, [SCALE]),
-            RPNHead(WIDTH, len(RATIOS)),
-            fg_iou_thresh=0.7,
-            bg_iou_thresh=0.3,
-            batch_size_per_image=256,
-            positive_fraction=0.5,
-            pre_nms_top_n={"training": 2 * before_nms, "testing": before_nms},
-            post_nms_top_n={"training": proposals, "testing": proposals},
-            nms_thresh=0.7,
-        )
-
-    def forward(
-        self, pyramid: list[Tensor], sizes: Sizes, targets: Targets | None = None
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals (n, 4) an image, XYXY in pixels, and with targets the losses."""
-        logits, deltas = self.head(pyramid)
-        counts = [level[0].numel() for level in logits]
-        grid = [list(level.shape[-2:]) for level in pyramid]
-        anchors = [torch.cat(self.anchor_generator(grid, logits[0]))] * len(sizes)
-        logits, deltas = concat_box_prediction_layers(logits, deltas)
-        # Coordinates of hundreds of pixels do not fit into the half precisions.
-        logits, deltas = logits.float(), deltas.float()
-        boxes = self.box_coder.decode(deltas.detach(), anchors).view(len(sizes), -1, 4)
-        proposals, _ = self.filter_proposals(boxes, logits, sizes, counts)
-        if targets is None:
-            return proposals, {}
-        labels, truth = self.assign_targets_to_anchors(anchors, list(targets))
-        objectness, box = self.compute_loss(
-            logits, deltas, labels, self.box_coder.encode(truth, anchors)
-        )
-        return proposals, {"objectness": objectness, "proposal": box}
-
-    def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], targets: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Cross entropy and L1 loss over the sampled anchors of the batch."""
-        positive, negative = (
-            torch.where(torch.cat(sampled))[0] for sampled in self.fg_bg_sampler(labels)
-        )
-        sampled = torch.cat([positive, negative])
-        wanted = torch.cat(labels)[sampled]
-        loss = F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], wanted)
-        truth = torch.cat(targets)[positive]
-        box = F.l1_loss(pred_bbox_deltas[positive], truth, reduction="sum")
-        return loss, box / max(1, len(sampled))
-
-
 class Regions(RoIHeads):
     """Box and mask heads on regions of the pyramid.
 
@@ -131,8 +74,8 @@ class Regions(RoIHeads):
             Pool(strides, 7),
             TwoMLPHead(WIDTH * 7**2, REPRESENTATION),
             FastRCNNPredictor(REPRESENTATION, num_classes + 1),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
+            fg_iou_thresh=POSITIVE,
+            bg_iou_thresh=POSITIVE,
             batch_size_per_image=regions,
             positive_fraction=0.25,
             bbox_reg_weights=None,  # torchvision's default is the published (10, 10, 5, 5)
@@ -143,6 +86,19 @@ class Regions(RoIHeads):
             mask_head=MaskRCNNHeads(WIDTH, (WIDTH,) * 4, dilation=1),
             mask_predictor=MaskRCNNPredictor(WIDTH, WIDTH, num_classes + 1),
         )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw the weights that torchvision draws in another way than mmdetection."""
+        for layer in (self.box_head.fc6, self.box_head.fc7):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        predictor = self.box_predictor
+        for layer, deviation in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=deviation)
+            nn.init.zeros_(layer.bias)
+        for layer in (self.mask_predictor.conv5_mask, self.mask_predictor.mask_fcn_logits):
+            nn.init.zeros_(layer.bias)
 
     def boxes(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, K + 1) and deltas (n, 4 (K + 1)) from pooled maps (n, 256, 7, 7)."""
@@ -154,10 +110,31 @@ class Regions(RoIHeads):
         logits: Tensor = self.mask_predictor(self.mask_head(pooled))
         return logits.float()
 
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The box of each region, 0 where it has none, and its label, 0 for the background.
+
+        proposals: the regions of each image; torchvision appends the true boxes to them. As in the
+        release each of these is its own region, and only the others are matched.
+        """
+        matched, labels = [], []
+        for regions, boxes, classes in zip(proposals, gt_boxes, gt_labels, strict=True):
+            proposed = regions[: len(regions) - len(boxes)]
+            matches = assign(proposed, boxes, POSITIVE, POSITIVE, POSITIVE)
+            matches = torch.cat([matches, torch.arange(len(boxes), device=boxes.device)])
+            matched.append(matches.clamp(min=0))
+            labels.append(F.pad(classes, (1, 0))[matches + 1])
+        return matched, labels
+
     def losses(
         self, pyramid: list[Tensor], proposals: list[Tensor], sizes: Sizes, targets: Targets
     ) -> dict[str, Tensor]:
-        """Losses over the regions that are sampled from proposals and true boxes."""
+        """Losses over the regions that are sampled from proposals and true boxes.
+
+        All are divided by the regions of the whole batch, the mask's by the positive ones: see
+        `pvt_bench.training.processes.divisor`.
+        """
         targets = [{**target, "labels": target["labels"] + 1} for target in targets]
         proposals, matched, labels, deltas = self.select_training_samples(proposals, targets)
         logits, regression = self.boxes(self.box_roi_pool(pyramid, proposals, sizes))
@@ -167,19 +144,19 @@ class Regions(RoIHeads):
         box = F.l1_loss(regression, truth[positive], reduction="sum")
         kept = [each > 0 for each in labels]
         inside = [each[keep] for each, keep in zip(proposals, kept, strict=True)]
-        mask = maskrcnn_loss(
-            self.masks(self.mask_roi_pool(pyramid, inside, sizes)),
-            # Half a pixel back, as in `Pool`: these boxes crop the true masks.
-            [each - 0.5 for each in inside],
-            [target["masks"] for target in targets],
-            [target["labels"] for target in targets],
-            [each[keep] for each, keep in zip(matched, kept, strict=True)],
-        )
-        count = max(1, len(classes))
+        of_class = self.masks(self.mask_roi_pool(pyramid, inside, sizes))
+        masks = of_class[torch.arange(len(positive), device=classes.device), classes[positive]]
+        true_masks = [
+            crop_masks(target["masks"], boxes, match[keep], masks.shape[-1])
+            for target, boxes, match, keep in zip(targets, inside, matched, kept, strict=True)
+        ]
+        mask = F.binary_cross_entropy_with_logits(masks, torch.cat(true_masks), reduction="sum")
+        count = divisor(torch.tensor(len(classes), device=classes.device))
+        positives = divisor(torch.tensor(len(positive), device=classes.device))
         return {
             "classification": F.cross_entropy(logits, classes, reduction="sum") / count,
             "box": box / count,
-            "mask": mask,
+            "mask": mask / masks.shape[-1] ** 2 / positives,
         }
 
     def detect(
@@ -273,7 +250,7 @@ class MaskRCNN(nn.Module):
         (m, 28, 28), probabilities inside the box, best first.
         """
         pyramid = self._pyramid(images)
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        sizes = sizes_of(images)
         proposals, losses = self.head.proposals(pyramid, sizes, targets)
         if targets is None:
             return self.head.regions.detect(pyramid[:-1], proposals, sizes)
@@ -287,3 +264,13 @@ class MaskRCNN(nn.Module):
 def whole_images(level: Tensor, side: int, count: int) -> Tensor:
     """Each image of a map (B, C, H, W) as `count` regions (B count, C, side, side)."""
     return F.adaptive_avg_pool2d(level, side).repeat_interleave(count, dim=0)
+
+
+def crop_masks(masks: Tensor, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
+    """The part of a mask in each box (k, side, side), 1 where at least half of a cell is covered.
+
+    masks: of an image (n, H, W); boxes (k, 4), XYXY in pixels; matched: the mask of each box (k,).
+    """
+    regions = torch.cat([matched[:, None].to(boxes), boxes], dim=1)
+    parts = roi_align(masks[:, None].to(boxes), regions, side, aligned=True)[:, 0]
+    return (parts >= 0.5).to(boxes)
