@@ -256,20 +256,20 @@ def scene(box: list[int], label: int, colour: list[float]) -> tuple[Tensor, dict
 SCENES = [scene([8, 12, 40, 44], 0, [0.9, 0.2, 0.1]), scene([20, 16, 56, 50], 1, [0.1, 0.3, 0.9])]
 
 
-def train(network: nn.Module, steps: int, rate: float) -> list[float]:
-    """The loss at each step."""
+def train(network: nn.Module, steps: int, rate: float) -> list[dict[str, float]]:
+    """The losses at each step."""
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.2)
     images, targets = collate(SCENES)
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = sum(network(images, targets).values())
-        loss.backward()
+        parts = network(images, targets)
+        sum(parts.values()).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append({name: part.item() for name, part in parts.items()})
     return losses
 
 
@@ -342,8 +342,12 @@ def test_two_scenes_are_learned_by_heart_on_pvt(build: Any, rate: float, kinds: 
     assert min(scores.values()) >= 0.95, scores
 
 
-def test_the_loss_of_mask_rcnn_falls() -> None:
-    """By heart takes it some minutes: that is among the slow tests."""
+def test_the_losses_of_mask_rcnn_fall() -> None:
+    """By heart takes it some minutes: that is among the slow tests.
+
+    That of boxes may rise: the first boxes to be fitted are true ones that need no change.
+    """
     torch.manual_seed(0)
-    losses = train(MaskRCNN(Pyramid(), 2, regions=16, proposals=50).train(), 12, 3e-4)
-    assert np.mean(losses[-3:]) < np.mean(losses[:3]) / 2
+    first, *_, last = train(MaskRCNN(Pyramid(), 2, regions=16, proposals=50).train(), 20, 3e-4)
+    for part in ("objectness", "classification", "mask"):
+        assert last[part] < first[part] / 2, part
