@@ -32,14 +32,13 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     typed = sys.argv[1:]
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    words = add_dataset(typed, os.environ)
     try:
         if asks_hydra(typed):
-            answer(words)
+            answer(add_dataset(typed, os.environ))
             code = 0
         else:
             check_named(typed, config_dir())
-            code = start(compose_cells(words), typed, full)
+            code = start(compose_cells(typed), typed, full)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:

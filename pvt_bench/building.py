@@ -13,6 +13,7 @@ from pvt_bench.backbones import create, freeze, load_network
 from pvt_bench.config import LauncherName, Mode
 from pvt_bench.datasets.faults import quick_check
 from pvt_bench.errors import InputError, nearest
+from pvt_bench.keys import check_targets
 from pvt_bench.parallel import count_cores
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -38,6 +39,7 @@ def check_device(config: DictConfig) -> None:
 
 def check(config: DictConfig) -> None:
     """Refuse what is known to be wrong before anything is built or read, on whatever machine."""
+    check_targets(config)
     _check_processes(config)
     _check_choice("trainer.precision", config.trainer.precision, PRECISIONS)
     _check_choice("speed.dtype", config.speed.dtype, DTYPES)

@@ -1,5 +1,8 @@
 """What a command line is taken to mean, and how it is explained where it means nothing."""
 
+import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -10,16 +13,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from pvt_bench.config import config_dir, data_dir, register
 from pvt_bench.errors import InputError, nearest
+from pvt_bench.keys import EXPERIMENTS, check_fields, check_words, no_key
 from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar
 
-EXPERIMENTS = ("table", "sweep")
 # From so many cells on, processes that compose are worth their start; each takes some at a time.
 MANY, CHUNK = 24, 8
 MULTIRUN = ("-m", "--multirun")
@@ -39,25 +42,45 @@ class Composed(NamedTuple):
 
 def compose_cells(arguments: Sequence[str]) -> list[Composed]:
     """The runs that a command line means: one, or with -m, table= or sweep= all combinations of
-    what is swept.
+    what is swept. Where PVT_BENCH_DATA is set and no dataset is typed, each takes its task's own.
 
     Composed here and not by Hydra's own sweeper, which composes each of them twice.
 
     Raises:
         InputError, or an error of Hydra or OmegaConf: the command line means nothing.
     """
-    register()
     words = [word for word in arguments if word not in MULTIRUN]
+    check_words(words)
+    register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cells = _combine(words)
         if len(cells) > 1 and len(words) == len(arguments) and not typed_experiment(words):
-            raise InputError("Several values of a key make a sweep. Type -m, then the same words.")
-        configs = _compose_many(cells) if len(cells) > MANY else map(_compose, cells)
+            raise InputError(_one_or_several(words, cells))
+        complete = [add_dataset(cell, os.environ) for cell in cells]
+        configs = _compose_many(complete) if len(cells) > MANY else map(_compose, complete)
         return [Composed(*each) for each in zip(configs, cells, strict=True)]
 
 
+def compose_data(arguments: Sequence[str]) -> DictConfig:
+    """The configuration of the one task and dataset that a command line means, whatever else is
+    swept.
+
+    Raises:
+        InputError, or an error of Hydra or OmegaConf: several of them, or the words mean nothing.
+    """
+    check_words(arguments)
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cells = [add_dataset(cell, os.environ) for cell in _combine(arguments)]
+        for group in ("task", "dataset"):
+            named = {word: None for cell in cells for word in cell if word.startswith(f"{group}=")}
+            if len(named) > 1:
+                raise InputError(f"One {group} at a time, please: type one of {', '.join(named)}.")
+        return _compose(cells[0])
+
+
 def add_dataset(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Where PVT_BENCH_DATA is set and no dataset is typed, add the task's own.
+    """Where PVT_BENCH_DATA is set and no dataset is typed, add the task's own to one run's words.
 
     The first word of a task's name is its dataset: coco_retinanet, imagenet_classification.
     """
@@ -168,7 +191,9 @@ def explain(error: BaseException) -> str | None:
 
 
 def _compose(cell: list[str]) -> DictConfig:
-    return compose("config", cell)
+    config = compose("config", cell)
+    check_fields(config)
+    return config
 
 
 def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
@@ -198,7 +223,10 @@ def _combine(words: Sequence[str]) -> list[list[str]]:
     """The overrides of each combination of what is swept; of words with one key the last counts."""
     swept = _experiment(words).get("hydra", {}).get("sweeper", {}).get("params", {})
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    typed = parser.parse_overrides([*(f"{key}={value}" for key, value in swept.items()), *words])
+    try:
+        typed = parser.parse_overrides([*(f"{k}={value}" for k, value in swept.items()), *words])
+    except OverrideParseException as error:
+        raise InputError(_how_to_type(error.override)) from error
     choices = {each.get_key_element(): _choices(each) for each in typed}
     return [list(cell) for cell in product(*choices.values())]
 
@@ -224,6 +252,40 @@ def _names_dataset(arguments: Sequence[str]) -> bool:
     return any(word.startswith("dataset=") for word in arguments)
 
 
+def _one_or_several(words: Sequence[str], cells: Sequence[list[str]]) -> str:
+    key = swept_keys(cells)[0]
+    word = next(word for word in words if word.lstrip("+").startswith(f"{key}="))
+    return (
+        "Several values of a key make a sweep: type -m, then the same words. A comma within one "
+        f"value stands in quotes: {_quote(word)}"
+    )
+
+
+def _how_to_type(word: str) -> str:
+    """What to type in place of a word that Hydra's grammar does not take."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return f"{word} cannot be read: words are key=value. Type for example model=pvt_small."
+    if value.startswith(("[", "{")):
+        return (
+            f"{word} cannot be read: a list is typed as {key}=[1,2,3], with brackets that close. A "
+            f"text that begins with a bracket stands in quotes: {_quote(word)}"
+        )
+    return (
+        f"{word} cannot be read: a value with =, commas, brackets, quotes or other signs of "
+        "Hydra's grammar stands in quotes, and the whole word in those of the shell. Type "
+        f"{_quote(word)}"
+    )
+
+
+def _quote(word: str) -> str:
+    """A word as a shell takes it, with its value as one text for Hydra."""
+    key, _, value = word.partition("=")
+    # A quote needs a backslash, and those before a quote need one each.
+    text = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', r"\""), value)
+    return shlex.quote(f'{key}="{text}"')
+
+
 def _explain_choice(error: MissingConfigException) -> str:
     group, _, word = (error.missing_cfg_file or "").rpartition("/")
     if not group or not error.options:
@@ -244,5 +306,7 @@ def _explain_key(error: HydraException | OmegaConfBaseException) -> str:
         keys = [f"{path}.{key}".removeprefix(".") for key in map(str, parent)]
         # The YAML of a model lists what is usual, not all that its network takes.
         plus = f" Others with a plus: +{cause.full_key}=..." if path == "model" else ""
-        return f"There is no key {cause.full_key}. {nearest(cause.full_key, keys)}{plus}"
+        return f"{no_key(cause.full_key, keys)}{plus}"
+    if isinstance(cause, InterpolationResolutionError):
+        what += ". A dollar in front of a brace that is meant as it is stands as \\${ in quotes."
     return f"{cause.full_key}: {what}" if cause.full_key else what

@@ -20,9 +20,15 @@ class InputError(Exception):
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
-    """A sentence that names the options nearest to `word`, or all of them if none is near."""
+    """A sentence that names the options nearest to `word`, or all of them if none is near.
+
+    Of dotted keys with the same beginning only the ends are compared.
+    """
     options = sorted(options)
-    close = get_close_matches(word, options, n=3, cutoff=0.5)
+    parent, dot, _ = word.rpartition(".")
+    start = parent + dot if all(option.startswith(parent + dot) for option in options) else ""
+    ends = {option.removeprefix(start): option for option in options}
+    close = get_close_matches(word.removeprefix(start), ends, n=3, cutoff=0.5)
     if close:
-        return f"Did you mean {' or '.join(close)}?"
+        return f"Did you mean {' or '.join(ends[end] for end in close)}?"
     return f"Choose one of: {', '.join(options)}."

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.composing import add_dataset, check_named, why_dataset
-from pvt_bench.config import Mode, config_dir, register
+from pvt_bench.composing import check_named, compose_data, why_dataset
+from pvt_bench.config import Mode, config_dir
 from pvt_bench.ending import INTERRUPTED, report
 from pvt_bench.errors import InputError
+from pvt_bench.keys import check_targets
 from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar, say
 
@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> int:
         print(__doc__)
         return CLEAN
     try:
-        config = compose_words(add_dataset(words, os.environ))
+        config = compose_words(words)
         say(why_dataset(config.dataset.name, config.dataset.root, words))
         return check_dataset(config)
     except KeyboardInterrupt:
@@ -61,13 +61,12 @@ def compose_words(words: Sequence[str]) -> DictConfig:
             "dataset.root=PATH."
         )
     check_named([*words, "model="], config_dir())
-    register()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("config", list(words))
+    return compose_data(words)
 
 
 def check_dataset(config: DictConfig) -> int:
     """Survey the splits that the task reads, read their images, and report; the exit code."""
+    check_targets(config)
     # Torch comes with the readers' modules: imported once the configuration is known to be right.
     from pvt_bench.datasets.faults import find_tree, forgive, survey
 

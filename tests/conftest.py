@@ -15,6 +15,10 @@ from forking import run_forked
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
+# This machine's own settings are not the tests'.
+for variable in [name for name in os.environ if name.startswith(("PVT_BENCH", "MLFLOW"))]:
+    del os.environ[variable]
+
 # A shell that puts the tests into the background makes them ignore Ctrl-C, and with them whatever
 # they start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -24,6 +24,7 @@ FLOORS = (
     ("backbones", "datasets", "measure", "training", "tracking"),
     ("ending",),
     ("composing",),
+    ("keys",),
     ("config", "screen"),
     ("errors", "parallel"),
 )
@@ -65,7 +66,7 @@ def test_imports_go_downward(path: Path) -> None:
     ("rooms", "forbidden"),
     [
         (
-            ("report", "tracking", "screen", "composing", "config", "errors"),
+            ("report", "tracking", "screen", "composing", "keys", "config", "errors"),
             ("torch", "lightning"),
         ),
         (("networks", "backbones", "measure", "tracking", "datasets"), ("lightning",)),

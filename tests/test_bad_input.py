@@ -25,6 +25,26 @@ WRONG_WORDS = {
     "dataset": ([*RUN, "dataset=digit"], ["dataset=digit", "digits"]),
     "key": ([*RUN, "schedule.step=3"], ["schedule.step", "schedule.steps"]),
     "model key": ([*RUN, "model.sr_ratio=[8,4,2,1]"], ["model.sr_ratio", "model.sr_ratios"]),
+    "unread": ([*RUN, "+trainer.precison=x"], ["trainer.precison", "trainer.precision?"]),
+    "unread by the network": (
+        [*RUN, "++task.network.num_classes=3"],
+        ["task.network.num_classes", "the run decides it"],
+    ),
+    "unread in a sweep": (
+        ["-m", *RUN, "+task.network.nms=0.5,0.6"],
+        ["2 of 2 cells cannot run", "nothing was queued", "task.network.nms_iou?"],
+    ),
+    "unread by timm": (
+        ["-m", "model=resnet18", "task=coco_retinanet", "+model.stem=null,deep"],
+        ["2 of 2 cells cannot run", "model.stem", "stem_type"],
+    ),
+    "taken away": ([*RUN, "~cost"], ["~cost", "Leave ~cost out"]),
+    "hydra's own": ([*RUN, "hydra.run.dir=out"], ["hydra.run.dir=out", "results_dir=PATH"]),
+    "quotes": ([*RUN, "weights=epoch=3.ckpt"], ["'weights=\"epoch=3.ckpt\"'"]),
+    "option's type": (
+        [*RUN, "dataset=coco", "dataset.flip=often"],
+        ["dataset.flip=often", "a number"],
+    ),
     "type": ([*RUN, "seed=many"], ["seed", "many", "Integer"]),
     "mode": ([*RUN, "mode=cots"], ["mode", "cots", "cost"]),
     "syntax": ([*RUN, "model.depths=[1,2"], ["[1,2"]),

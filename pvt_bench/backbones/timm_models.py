@@ -40,6 +40,7 @@ STAGE_OPTIONS = {
 # What `create` decides, and what timm itself loads, is no option of a network.
 RESERVED = {
     *inspect.signature(timm.create_model).parameters,
+    *inspect.signature(timm.models.build_model_with_cfg).parameters,
     *("drop_path_rate", "features_only", "feature_cls", "out_indices", "num_classes"),
     *("device", "dtype", "args"),
 }
@@ -104,6 +105,10 @@ def create_timm(
         )
     if reserved := sorted(options.keys() & RESERVED):
         raise InputError(unknown_option(name, reserved[0], known_options(timm_name)))
+    # timm drops options that are None before it looks at their names.
+    unset = {option for option, value in options.items() if value is None}
+    if unset and (unknown := sorted(unset - known_options(timm_name))):
+        raise InputError(unknown_option(name, unknown[0], known_options(timm_name)))
     plain = module_of(timm_name) in PLAIN
     # A classifier has no use for this option, but its YAML stands for both forms.
     pyramid = check_pyramid(options.pop("pyramid", "simple")) if plain else ""

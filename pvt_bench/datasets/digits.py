@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
@@ -36,6 +36,13 @@ class Digits(Views):
     same scenes, and `ade20k/` their masks. `classification`, `detection` and `segmentation` are
     the options of the readers, `ImageNet`, `Coco` and `ADE20K`.
     """
+
+    # The options below are those of these, whose name and root are this dataset's.
+    READERS: ClassVar[dict[str, type[Views]]] = {
+        "classification": imagenet.ImageNet,
+        "detection": coco.Coco,
+        "segmentation": ade20k.ADE20K,
+    }
 
     def __init__(
         self,
