@@ -26,6 +26,8 @@ from pvt_bench.composing import (
 )
 from pvt_bench.config import LauncherName, Mode, config_dir, register
 from pvt_bench.ending import FAILED, INTERRUPTED, report
+from pvt_bench.screen import say
+from pvt_bench.tracking.addresses import choose_uri, explain_uri
 
 
 def main() -> None:
@@ -65,6 +67,9 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
         # take the cores of the processes that read images. On two cores a step of RetinaNet takes
         # 0.6 of the time that it does with threads that sleep at once (OMP_WAIT_POLICY=PASSIVE).
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    choose_uri(config.tracking.uri, config.results_dir)  # A wrong one is told before torch loads.
+    for sentence in explain_uri(config.tracking.uri, os.environ):
+        say(sentence)
     from pvt_bench import describing
     from pvt_bench.run import run
 
@@ -117,7 +122,6 @@ def tabulate(outcomes: list[Any], typed: list[str]) -> None:
     from omegaconf import OmegaConf
 
     from pvt_bench.report import tables
-    from pvt_bench.screen import say
 
     config = outcomes[0].config
     _, name = typed_experiment(typed) or ("", "")

@@ -308,5 +308,5 @@ def _explain_key(error: HydraException | OmegaConfBaseException) -> str:
         plus = f" Others with a plus: +{cause.full_key}=..." if path == "model" else ""
         return f"{no_key(cause.full_key, keys)}{plus}"
     if isinstance(cause, InterpolationResolutionError):
-        what += ". A dollar in front of a brace that is meant as it is stands as \\${ in quotes."
+        what += ". What stands in ${ } refers to another key, and no path can hold it."
     return f"{cause.full_key}: {what}" if cause.full_key else what

@@ -76,13 +76,19 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def check_fields(config: DictConfig) -> None:
-    """Refuse keys that the dataclasses of `pvt_bench.config` do not have; imports nothing.
+    """Refuse keys that the dataclasses of `pvt_bench.config` do not have; imports no class.
 
     Raises:
         InputError: the first such key, with those that are near to it.
     """
     for key, known in _unknown_fields(config):
         raise InputError(no_key(key, known))
+    # From the environment: Hydra would take it for a reference where it is read a second time.
+    if "${" in config.results_dir:
+        raise InputError(
+            f"results_dir={config.results_dir}: a path with ${{ cannot be used. Type another "
+            "results_dir=PATH."
+        )
 
 
 def check_targets(config: DictConfig) -> None:

@@ -33,8 +33,9 @@ from pvt_bench.fitting import Training
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.screen import progress_bar, say, silence, warn
+from pvt_bench.tracking.addresses import choose_uri
 from pvt_bench.tracking.environment import environment, source_version
-from pvt_bench.tracking.mlflow import Mirror, check_uri, default_uri
+from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training import processes
@@ -91,8 +92,7 @@ def run(config: DictConfig, dataset_line: str = "", placing: Placing = Placing()
 
 
 def _run(config: DictConfig, dataset_line: str, placing: Placing) -> Outcome:
-    uri = config.tracking.uri or default_uri(config.results_dir)
-    check_uri(uri)
+    uri = choose_uri(config.tracking.uri, config.results_dir)
     check(config)
     check_device(config)
     skeleton = build_skeleton(config)

@@ -3,9 +3,9 @@
 `python -m pvt_bench.sync` looks through all records under results_dir: runs that a dead server did
 not take are sent, and a store that was lost is built again. `results_dir=PATH` looks elsewhere,
 `uri=ADDRESS` names another store than the one that each run was logged to. Results that were moved
-or copied from another machine get a store of their own. Runs at work are left alone: they send by
-themselves. Exit code 0: MLflow has everything; 1: something could not be sent;
-2: the command cannot be used.
+or copied from another machine get a store of their own, or go to that of MLFLOW_TRACKING_URI. Runs
+at work are left alone: they send by themselves. Exit code 0: MLflow has everything; 1: something
+could not be sent; 2: the command cannot be used.
 """
 
 import os
@@ -21,7 +21,8 @@ from pvt_bench.launching.states import look
 from pvt_bench.launching.sweep import Sweep, find_sweeps
 from pvt_bench.launching.watching import close, parents_of_cells
 from pvt_bench.screen import progress_bar, say, warn
-from pvt_bench.tracking.mlflow import ENDED, check_uri, default_uri
+from pvt_bench.tracking.addresses import VARIABLE, check_uri, choose_uri, sqlite_file
+from pvt_bench.tracking.mlflow import ENDED
 from pvt_bench.tracking.parent import adopt, open_parents
 from pvt_bench.tracking.publishing import Presentation, publish
 from pvt_bench.tracking.record import AlreadyRunning, Record, find_records, read_status
@@ -48,7 +49,12 @@ def send_all(results_dir: Path, uri: str | None) -> int:
     if not results_dir.is_dir():
         raise InputError(f"There is no directory {results_dir}. Type results_dir=PATH.")
     if uri is not None:
-        check_uri(uri)
+        check_uri(uri, "uri")
+    elif os.environ.get(VARIABLE):
+        say(
+            f"{VARIABLE} is set: it takes what was logged nowhere yet. Other runs go where each "
+            "was logged; uri=ADDRESS sends all to one store"
+        )
     directories = find_records(results_dir)
     behind = 0
     with progress_bar("sending", len(directories)) as bar:
@@ -89,9 +95,9 @@ def own_uri(directory: Path, results_dir: Path) -> str:
 def _here(noted: str, results_dir: Path) -> str:
     """The address of a store as it was noted, or of the one here where results were moved: then
     the folder of the sqlite file is gone."""
-    file = Path(noted.removeprefix("sqlite:///"))
-    moved = noted.startswith("sqlite:///") and not file.parent.is_dir()
-    return default_uri(results_dir) if moved or not noted else noted
+    file = sqlite_file(noted)
+    moved = file is not None and not file.parent.is_dir()
+    return choose_uri(None, results_dir) if moved or not noted else noted
 
 
 def send(directory: Path, uri: str) -> bool:

@@ -161,6 +161,12 @@ def test_a_value_with_signs_of_the_grammar_is_told_how_to_be_typed(value: str) -
     assert compose_cells([*words, word])[0].config.weights == value
 
 
+def test_a_reference_in_a_path_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PVT_BENCH_RESULTS", "/a/${b}")
+    with pytest.raises(InputError, match=r"results_dir=/a/\$\{b\}"):
+        composed()
+
+
 def test_the_first_line_says_why() -> None:
     assert "built in, the default" in why_dataset("digits", "results/digits", [])
     assert "PVT_BENCH_DATA is set" in why_dataset("coco", None, ["task=coco_retinanet"])

@@ -18,7 +18,14 @@ from pathlib import Path
 import pytest
 
 from pvt_bench.errors import InputError
-from pvt_bench.tracking.mlflow import Mirror, check_uri, default_uri
+from pvt_bench.tracking.addresses import (
+    check_uri,
+    choose_uri,
+    default_uri,
+    explain_uri,
+    sqlite_file,
+)
+from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
 
 EXPERIMENT = "coco_retinanet"
@@ -153,8 +160,40 @@ def test_other_addresses_are_refused_with_what_to_type(uri):
         check_uri(uri)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "a#b?c", "100%", "%41 %2F", "sp ace&=:;@é", "new\nline", "back\\slash", "'\"{[`"],
+)
+def test_a_path_is_found_again_in_its_address(tmp_path, name):
+    """By us and by SQLAlchemy, which MLflow gives it to."""
+    from sqlalchemy import make_url
+
+    uri = default_uri(tmp_path / name)
+    check_uri(uri)
+    assert sqlite_file(uri) == tmp_path / name / "mlflow.db"
+    assert make_url(uri).database == str(tmp_path / name / "mlflow.db")
+    assert sqlite_file("http://host:5000") is None
+
+
+def test_which_store_is_taken_and_why(tmp_path, monkeypatch):
+    typed, exported = "sqlite:////typed.db", "http://me:secret@host:5000"
+    assert choose_uri(None, tmp_path) == default_uri(tmp_path)
+    assert explain_uri(None, {}) == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", exported)
+    assert choose_uri(None, tmp_path) == exported
+    assert choose_uri(typed, tmp_path) == typed
+    (used,) = explain_uri(None, {"MLFLOW_TRACKING_URI": exported})
+    assert used.startswith("MLflow: http://***@host:5000 (MLFLOW_TRACKING_URI is set")
+    used, ignored = explain_uri(typed, {"MLFLOW_TRACKING_URI": exported, "MLFLOW_RUN_ID": "1"})
+    assert used == f"MLflow: {typed} (as typed; MLFLOW_TRACKING_URI is ignored)"
+    assert ignored.startswith("MLflow: MLFLOW_RUN_ID ignored")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
+    with pytest.raises(InputError, match=r"^MLFLOW_TRACKING_URI=databricks.*tracking\.uri="):
+        choose_uri(None, tmp_path)
+
+
 def test_a_run_is_mirrored_whole(tmp_path, caplog):
-    results_dir = tmp_path / "results of 100% digits"
+    results_dir = tmp_path / "results? of #1, 100%25 digits"
     uri = default_uri(results_dir)
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "curve.txt").write_text("curve")
@@ -192,6 +231,8 @@ def test_a_run_is_mirrored_whole(tmp_path, caplog):
     assert set(run.data.metrics) == {LOSS, "val/AP", "lost"}
     artifacts = results_dir / "mlflow-artifacts" / EXPERIMENT / run_id / "artifacts" / "run"
     assert {path.name for path in artifacts.iterdir()} == {"config.yaml", "curve.txt"}
+    # MLflow makes a folder with the escapes of the address, which does not stay.
+    assert {path.name for path in tmp_path.iterdir()} == {results_dir.name, "pictures"}
     told = warnings_in(caplog)
     assert len(told) == 2
     assert "val/AP@50" in told[0]
@@ -415,7 +456,8 @@ def test_the_default_timeout_is_short():
 
 CHATTER = """
 import sys
-from pvt_bench.tracking.mlflow import Mirror, default_uri
+from pvt_bench.tracking.addresses import default_uri
+from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
 with Record.open({}, sys.argv[1], "a/b/c") as record:
     mirror = Mirror(record, default_uri(sys.argv[1]), "a", "run", {"long": "x" * 9000}, {})

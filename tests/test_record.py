@@ -350,8 +350,8 @@ def test_environment_names_versions_and_commit(tmp_path, monkeypatch):
 
 def test_records_import_neither_torch_nor_mlflow():
     code = (
-        "import sys, pvt_bench.tracking.record, pvt_bench.tracking.mlflow as mirror;"
-        "mirror.check_uri('http://host:5000');"
+        "import sys, pvt_bench.tracking.record, pvt_bench.tracking.mlflow;"
+        "pvt_bench.tracking.addresses.check_uri('http://host:5000');"
         "print({'torch', 'lightning', 'mlflow'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

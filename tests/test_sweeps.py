@@ -31,8 +31,9 @@ from pvt_bench.launching.states import (
 )
 from pvt_bench.launching.summary import progress, tabulate, to_markdown
 from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
+from pvt_bench.tracking.addresses import default_uri
 from pvt_bench.tracking.environment import launch_here
-from pvt_bench.tracking.mlflow import Mirror, default_uri
+from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
 
 

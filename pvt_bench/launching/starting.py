@@ -19,8 +19,8 @@ from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
 from pvt_bench.launching.watching import conclude, parents_of_cells
 from pvt_bench.launching.work import Claimed, Local, RunHere, Work, begin, see_through
 from pvt_bench.screen import say, warn
+from pvt_bench.tracking.addresses import choose_uri, sqlite_file
 from pvt_bench.tracking.environment import launch_here
-from pvt_bench.tracking.mlflow import check_uri, default_uri
 from pvt_bench.tracking.parent import PARENT_TAG, adopt, open_parents
 
 
@@ -48,9 +48,11 @@ def launch(
             "launcher.detach=true: cells that run in this process end with it. Type launcher=local "
             "or launcher=slurm."
         )
-    uri = config.tracking.uri or default_uri(config.results_dir)
-    check_uri(uri)
-    if config.launcher.name == LauncherName.slurm and uri.startswith("sqlite"):
+    uri = choose_uri(config.tracking.uri, config.results_dir)
+    for each in configs:
+        # A cell may start where the environment is another.
+        each.tracking.uri = uri
+    if config.launcher.name == LauncherName.slurm and sqlite_file(uri):
         warn(
             "the MLflow store is a sqlite file, which is for one host: with nodes on several, type "
             "tracking.uri=http://host:5000 of a tracking server"

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from pvt_bench.tracking.mlflow import SERVERS
+from pvt_bench.tracking.addresses import SERVERS
 
 
 def link(target: str, directory: Path) -> str:

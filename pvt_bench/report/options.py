@@ -53,6 +53,8 @@ class Options:
 
 # Typed with commas between their parts.
 LISTS = ("rows", "columns", "by", "sort", "formats")
+# Taken as they are typed: a path may hold what YAML reads otherwise.
+TEXTS = ("results_dir", "tracking.uri", "output_dir")
 # What a published table's layout decides by itself.
 FREE_ONLY = ("rows", "columns", "by", "sort", "mixed")
 
@@ -83,6 +85,8 @@ def _value(options: DictConfig, key: str, text: str) -> object:
         return [*options.where, text]
     if key in LISTS:
         return [part.strip() for part in text.strip("[]").split(",") if part.strip()]
+    if key in TEXTS:
+        return None if text == "null" else text
     return OmegaConf.from_dotlist([f"value={text}"]).value
 
 

@@ -1,6 +1,7 @@
 """The runs that were made, a row each, from their records or from an MLflow store."""
 
 import re
+import shlex
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,7 +12,13 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from pvt_bench.errors import InputError
-from pvt_bench.tracking.mlflow import SERVERS, check_uri, default_uri
+from pvt_bench.tracking.addresses import (
+    SERVERS,
+    check_uri,
+    choose_uri,
+    sqlite_file,
+    without_password,
+)
 
 # What is known of a run beside what it was set to and what it measured. `link` is a directory or
 # an address, `record` the directory of its record where that is known.
@@ -163,7 +170,11 @@ def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _other_place(results_dir: str | Path, uri: str | None) -> str:
-    store = default_uri(results_dir)
-    if uri is None and Path(store.removeprefix("sqlite:///")).is_file():
-        return f"\nThere is an MLflow store: tracking.uri={store} reads it."
-    return ""
+    if uri is not None:
+        return ""
+    store = choose_uri(None, results_dir)
+    file = sqlite_file(store)
+    if file is not None and not file.is_file():
+        return ""
+    word = shlex.quote(f"tracking.uri={without_password(store)}")
+    return f"\nThere is an MLflow store: {word} reads it."

@@ -7,15 +7,14 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from pvt_bench.errors import InputError
+from pvt_bench.tracking.addresses import SQLITE, check_uri, sqlite_file, without_password
 from pvt_bench.tracking.record import Record
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ QUIET_AND_QUICK = {
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-SERVERS = ("http", "https")
-DATABASES = ("postgresql", "mysql", "mssql")
 # Eight runs on one host share a sqlite file, and each holds it for well under a second a push.
 SQLITE_PATIENCE_S = 60.0
 RETRY_AFTER_S = 180.0
@@ -43,32 +40,6 @@ NOTE_TAG = "mlflow.note.content"  # what the page shows as the description of a 
 METRIC_NAME = re.compile(r"[\w.\- :/]{1,250}")
 
 logger = logging.getLogger(__name__)
-
-
-def default_uri(results_dir: Path | str) -> str:
-    """The store that is used where the user names none: a sqlite file among the results."""
-    return f"sqlite:///{Path(results_dir).expanduser().resolve()}/mlflow.db"
-
-
-def check_uri(uri: str) -> None:
-    """Refuse an address that MLflow cannot log to, without importing MLflow.
-
-    Raises:
-        InputError: a directory or `file:` address (MLflow 3.13 gave these up), an unknown scheme,
-            or one without the place it needs.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme == "sqlite" and re.match(r"sqlite:///(?!:)[^?#]+$", uri):
-        return
-    if parts.scheme.partition("+")[0] in (*SERVERS, *DATABASES) and parts.netloc:
-        return
-    plain = parts.scheme in ("", "file")
-    reason = "MLflow no longer logs to plain directories" if plain else "MLflow cannot log there"
-    raise InputError(
-        f"tracking.uri={_without_password(uri)}: {reason}. Type "
-        "tracking.uri=sqlite:////absolute/path/mlflow.db for a file on this host, or "
-        "tracking.uri=http://host:5000 for a tracking server."
-    )
 
 
 def quiet_and_quick() -> None:
@@ -111,7 +82,7 @@ class Mirror:
         if uri is not None:
             check_uri(uri)
         self._record, self._uri, self._experiment = record, uri or "", experiment
-        self._shown = _without_password(self._uri)
+        self._shown = without_password(self._uri)
         self._run_name, self._params, self._tags = run_name, dict(params), dict(tags)
         self._retry_after = retry_after
         self._datasets = datasets
@@ -224,8 +195,7 @@ class Mirror:
         from pvt_bench.tracking.store import Store
 
         status = self._record.status
-        local = urlsplit(self._uri).scheme == "sqlite"
-        store = Store(self._uri, self._record.results_dir / "mlflow-artifacts" if local else None)
+        store = Store(self._uri, artifact_root(self._uri, self._record.results_dir))
         run = store.open_run(
             store.experiment(self._experiment),
             self._run_name,
@@ -305,24 +275,33 @@ class Mirror:
             self._left_out.add(name)
 
 
-def exclusive(uri: str) -> AbstractContextManager[object]:
+@contextmanager
+def exclusive(uri: str) -> Iterator[None]:
     """Hold the store where it is a sqlite file.
 
     Processes that open a fresh one at once die over its schema; later ones wait for each other.
     """
-    if urlsplit(uri).scheme != "sqlite":
-        return nullcontext()
-    database = Path(uri.removeprefix("sqlite:///"))
+    database = sqlite_file(uri)
+    if database is None:
+        yield
+        return
     database.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{database}.lock", timeout=SQLITE_PATIENCE_S)
+    with FileLock(f"{database}.lock", timeout=SQLITE_PATIENCE_S):
+        yield
+    as_written = Path(uri.removeprefix(SQLITE)).parent
+    if as_written != database.parent:
+        # MLflow makes the folder of the address as it is written, escapes and all.
+        with suppress(OSError):
+            os.removedirs(as_written)
+
+
+def artifact_root(uri: str, results_dir: Path) -> Path | None:
+    """Where the files of runs lie: among the results, where the store is a file too."""
+    return results_dir / "mlflow-artifacts" if sqlite_file(uri) else None
 
 
 def reason(error: Exception) -> str:
     """Why a store did not take something, on one line and without its password."""
     # Of a failed request the innermost cause comes last, after the whole address.
     text = str(error).rpartition("Caused by ")[2].strip() or type(error).__name__
-    return _without_password(text.splitlines()[0])[:300]
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//***@", text)
+    return without_password(text.splitlines()[0])[:300]

@@ -4,9 +4,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from pvt_bench.tracking.mlflow import NOTE_TAG, exclusive, quiet_and_quick, reason
+from pvt_bench.tracking.mlflow import NOTE_TAG, artifact_root, exclusive, quiet_and_quick, reason
 
 if TYPE_CHECKING:
     from pvt_bench.tracking.store import Store
@@ -87,10 +86,9 @@ def _reach(uri: str, results_dir: Path, work: Callable[["Store"], None]) -> None
     quiet_and_quick()
     from pvt_bench.tracking.store import Store
 
-    local = urlsplit(uri).scheme == "sqlite"
     try:
         with exclusive(uri):
-            work(Store(uri, results_dir / "mlflow-artifacts" if local else None))
+            work(Store(uri, artifact_root(uri, results_dir)))
     # As in the mirror: whatever a store, a driver or a network may raise.
     except Exception as error:
         logger.warning(
