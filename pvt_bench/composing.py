@@ -1,8 +1,6 @@
-"""What a command line is taken to mean, and how it is explained where it means nothing."""
+"""What a command line is taken to mean."""
 
 import os
-import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -13,13 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from pvt_bench.config import config_dir, data_dir, register
 from pvt_bench.errors import InputError, nearest
-from pvt_bench.keys import EXPERIMENTS, check_fields, check_words, no_key
+from pvt_bench.explaining import how_to_type, quote
+from pvt_bench.keys import EXPERIMENTS, check_fields, check_words
 from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar
 
@@ -179,17 +177,6 @@ def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:
     return f"dataset: {name}{place} ({reason}; dataset={other} chooses another)"
 
 
-def explain(error: BaseException) -> str | None:
-    """What is wrong with the input, what was expected and what to type; None for other errors."""
-    if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, MissingConfigException):
-        return _explain_choice(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _explain_key(error)
-    return None
-
-
 def _compose(cell: list[str]) -> DictConfig:
     config = compose("config", cell)
     check_fields(config)
@@ -226,7 +213,7 @@ def _combine(words: Sequence[str]) -> list[list[str]]:
     try:
         typed = parser.parse_overrides([*(f"{k}={value}" for k, value in swept.items()), *words])
     except OverrideParseException as error:
-        raise InputError(_how_to_type(error.override)) from error
+        raise InputError(how_to_type(error.override)) from error
     choices = {each.get_key_element(): _choices(each) for each in typed}
     return [list(cell) for cell in product(*choices.values())]
 
@@ -257,56 +244,5 @@ def _one_or_several(words: Sequence[str], cells: Sequence[list[str]]) -> str:
     word = next(word for word in words if word.lstrip("+").startswith(f"{key}="))
     return (
         "Several values of a key make a sweep: type -m, then the same words. A comma within one "
-        f"value stands in quotes: {_quote(word)}"
+        f"value stands in quotes: {quote(word)}"
     )
-
-
-def _how_to_type(word: str) -> str:
-    """What to type in place of a word that Hydra's grammar does not take."""
-    key, equals, value = word.partition("=")
-    if not equals:
-        return f"{word} cannot be read: words are key=value. Type for example model=pvt_small."
-    if value.startswith(("[", "{")):
-        return (
-            f"{word} cannot be read: a list is typed as {key}=[1,2,3], with brackets that close. A "
-            f"text that begins with a bracket stands in quotes: {_quote(word)}"
-        )
-    return (
-        f"{word} cannot be read: a value with =, commas, brackets, quotes or other signs of "
-        "Hydra's grammar stands in quotes, and the whole word in those of the shell. Type "
-        f"{_quote(word)}"
-    )
-
-
-def _quote(word: str) -> str:
-    """A word as a shell takes it, with its value as one text for Hydra."""
-    key, _, value = word.partition("=")
-    # A quote needs a backslash, and those before a quote need one each.
-    text = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', r"\""), value)
-    return shlex.quote(f'{key}="{text}"')
-
-
-def _explain_choice(error: MissingConfigException) -> str:
-    group, _, word = (error.missing_cfg_file or "").rpartition("/")
-    if not group or not error.options:
-        return str(error)
-    options = list(error.options)
-    everything = ", ".join(sorted(options))
-    return f"There is no {group}={word}. {nearest(word, options)}\n{group} is one of: {everything}"
-
-
-def _explain_key(error: HydraException | OmegaConfBaseException) -> str:
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-    if not isinstance(cause, OmegaConfBaseException):
-        return str(error).replace("\t", "  ")
-    what = str(cause).splitlines()[0]
-    parent = cause.parent_node
-    if cause.full_key and isinstance(parent, DictConfig) and cause.key not in parent:
-        path = cause.full_key.rpartition(".")[0]
-        keys = [f"{path}.{key}".removeprefix(".") for key in map(str, parent)]
-        # The YAML of a model lists what is usual, not all that its network takes.
-        plus = f" Others with a plus: +{cause.full_key}=..." if path == "model" else ""
-        return f"{no_key(cause.full_key, keys)}{plus}"
-    if isinstance(cause, InterpolationResolutionError):
-        what += ". What stands in ${ } refers to another key, and no path can hold it."
-    return f"{cause.full_key}: {what}" if cause.full_key else what

@@ -3,7 +3,7 @@
 import sys
 import traceback
 
-from pvt_bench.composing import explain
+from pvt_bench.explaining import explain
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 

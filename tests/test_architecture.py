@@ -24,6 +24,7 @@ FLOORS = (
     ("backbones", "datasets", "measure", "training", "tracking"),
     ("ending",),
     ("composing",),
+    ("explaining",),
     ("keys",),
     ("config", "screen"),
     ("errors", "parallel"),
@@ -66,7 +67,7 @@ def test_imports_go_downward(path: Path) -> None:
     ("rooms", "forbidden"),
     [
         (
-            ("report", "tracking", "screen", "composing", "keys", "config", "errors"),
+            ("report", "tracking", "screen", "composing", "explaining", "keys", "config", "errors"),
             ("torch", "lightning"),
         ),
         (("networks", "backbones", "measure", "tracking", "datasets"), ("lightning",)),
