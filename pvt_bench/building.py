@@ -96,10 +96,15 @@ def build_network(config: DictConfig, num_classes: int, weights: str | None = No
     return _build(config.task.network, backbone=backbone, num_classes=num_classes)
 
 
-def build_skeleton(config: DictConfig) -> nn.Module:
-    """The network of the published protocol on the meta device, frozen as published."""
+def build_skeleton(config: DictConfig, num_classes: int | None = None) -> nn.Module:
+    """The network on the meta device, frozen as published.
+
+    num_classes: by default those of the published protocol.
+    """
+    if num_classes is None:
+        num_classes = config.task.protocol.num_classes
     with torch.device("meta"):
-        network = build_network(config, config.task.protocol.num_classes)
+        network = build_network(config, num_classes)
     _freeze(network, config)
     return network
 

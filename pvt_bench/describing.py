@@ -40,7 +40,8 @@ WITHOUT_REVISION = (Mode.cost, Mode.speed)
 class Outcome:
     """What came of a run.
 
-    row: metrics by name, scores as fractions; conditions: of a measurement of speed.
+    row: metrics by name, scores as fractions; conditions: of a measurement of speed, or the
+        classes and the size of the test images, at which a run's own network was counted.
     """
 
     config: DictConfig
@@ -151,6 +152,8 @@ def description(outcome: Outcome, used: dict[str, Any]) -> str:
     }
     if config.mode in (Mode.cost, Mode.speed):
         del facts["dataset"], facts["schedule"]
+    if own := _own_cost(outcome):
+        facts["own network"] = own
     shown = ("–" if math.isnan(value) else f"{value:.1f}" for value in figures.values())
     heads, values = " | ".join(figures), " | ".join(shown)
     rule = " | ".join(["---:"] * len(figures))
@@ -183,7 +186,8 @@ def show(outcome: Outcome, as_line: bool = False) -> None:
         return
     shown: dict[str, str | float | None] = {"model": run_name(config)}
     shown |= {"dataset": config.dataset.name, **_headline(config, row)}
-    show_row(f"{config.task.name}", {**shown, "seconds": row["seconds"]}, note)
+    notes = [note, f"This run's own network, {own}."] if (own := _own_cost(outcome)) else [note]
+    show_row(f"{config.task.name}", {**shown, "seconds": row["seconds"]}, "\n".join(notes))
 
 
 def _headline(config: DictConfig, row: dict[str, float]) -> dict[str, float]:
@@ -193,6 +197,20 @@ def _headline(config: DictConfig, row: dict[str, float]) -> dict[str, float]:
     if config.mode == Mode.cost:
         return figures
     return figures | {name: 100 * row[f"val/{name}"] for name in config.task.headline}
+
+
+def _own_cost(outcome: Outcome) -> str:
+    """What the run's own network costs, in words; empty where that was not counted."""
+    row, conditions = outcome.row, outcome.conditions
+    if "cost/own_gflops" not in row or "num_classes" not in conditions:
+        return ""
+    height, width = conditions["size"]
+    params, gflops = (
+        f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+        for value in (row["cost/own_params_m"], row["cost/own_gflops"])
+    )
+    where = f"{conditions['num_classes']} classes at {height} x {width} pixels"
+    return f"{where}: {params} M, {gflops} GFLOPs"
 
 
 def _show_speed(outcome: Outcome) -> None:

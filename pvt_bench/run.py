@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from pvt_bench import describing
+from pvt_bench.backbones.checks import SIZE_ERRORS
 from pvt_bench.building import (
     build_loaded,
     build_module,
@@ -29,6 +30,7 @@ from pvt_bench.building import (
 )
 from pvt_bench.config import Mode
 from pvt_bench.describing import Outcome
+from pvt_bench.errors import InputError
 from pvt_bench.fitting import Training
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
@@ -146,7 +148,7 @@ def train(work: Work) -> None:
     if processes.rank() == 0:
         save_weights(module.network, weights)
     with kept_whatever_the_score(weights):
-        row = measure_cost(work.skeleton, work.size).metrics() | score(work, module)
+        row = measure_costs(work) | score(work, module)
     if processes.rank() == 0:
         finish(work, row | {"seconds": training.seconds}, work.steps)
         delete_checkpoints(training.checkpoints)
@@ -157,8 +159,9 @@ def kept_whatever_the_score(weights: Path) -> Iterator[None]:
     """Say that nothing of the training is lost where its score fails."""
     try:
         yield
-    except Exception:
-        warn(f"the training is done: {weights}. The same command goes on with its score alone")
+    except Exception as error:
+        if not isinstance(error, Interrupted):
+            warn(f"the training is done: {weights}. The same command goes on with its score alone")
         raise
 
 
@@ -168,9 +171,23 @@ def test(work: Work) -> None:
     view = work.data["val"]
     network = build_and_report(work, view.num_classes)
     scores = score(work, build_module(work.config, network, None, view))
-    row = measure_cost(work.skeleton, work.size).metrics() | scores
+    row = measure_costs(work) | scores
     if processes.rank() == 0:
         finish(work, row | {"seconds": time.monotonic() - began})
+
+
+def measure_costs(work: Work) -> Row:
+    """The cost of the published protocol, and that of the run's own network: with the classes of
+    its data, at the size of its first test image. Without the latter where it cannot be counted."""
+    row = measure_cost(work.skeleton, work.size).metrics()
+    view = work.data["val"]
+    height, width = view[0][0].shape[-2:]
+    try:
+        own = measure_cost(build_skeleton(work.config, view.num_classes), (height, width))
+    except (*SIZE_ERRORS, InputError):
+        return row
+    work.record.update(measured={"num_classes": view.num_classes, "size": list(own.size)})
+    return row | {"cost/own_params_m": own.params_m, "cost/own_gflops": own.gflops}
 
 
 def cost(work: Work) -> None:

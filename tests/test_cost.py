@@ -62,6 +62,17 @@ def test_two_counters_agree_on_retinanet(name: str) -> None:
     assert activations > 1
 
 
+def test_a_cost_says_the_padded_size_that_it_was_counted_at() -> None:
+    with torch.device("meta"):
+        network = RetinaNet(create("resnet18", features=True), 10)
+    padded, whole = measure_cost(network, (90, 65)), measure_cost(network, (96, 96))
+    assert padded.size == whole.size == (96, 96)
+    assert padded.gflops == whole.gflops
+    theirs, _ = measure_with_fvcore(RetinaNet(create("resnet18", features=True), 10), (96, 96))
+    assert whole.gflops == pytest.approx(theirs, rel=0.01)
+    assert not network.backbone._forward_pre_hooks
+
+
 def test_one_convolution_by_hand() -> None:
     class Network(nn.Module):
         def __init__(self) -> None:

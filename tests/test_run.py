@@ -15,6 +15,7 @@ import pytest
 import torch
 from coco_tree import write_coco_tree
 from conftest import SMALL, Command, environment, wait
+from safetensors.torch import load_file
 
 from pvt_bench.tracking.metrics import MetricsFile
 
@@ -100,6 +101,14 @@ def test_one_run_from_the_command_to_the_row(
     assert run.info.status == "FINISHED"
     assert run.data.metrics["val/AP"] == status(record)["result"]["val/AP"]
     assert run.data.metrics["cost/gflops"] > 1
+    # Beside the protocol's: what was trained, and what a scene of 96 x 96 pixels takes.
+    trained = sum(tensor.numel() for tensor in load_file(record / "weights.safetensors").values())
+    assert run.data.metrics["cost/own_params_m"] == pytest.approx(trained / 1e6)
+    share = run.data.metrics["cost/own_gflops"] / run.data.metrics["cost/gflops"]
+    assert share < (96 * 96) / (800 * 1280)
+    own = "10 classes at 96 x 96 pixels"
+    assert f"This run's own network, {own}: {trained / 1e6:.1f} M, " in done.stdout
+    assert f"**own network**: {own}" in run.data.tags["mlflow.note.content"]
     assert run.data.params["model.depths"] == "[1, 1, 1, 1]"
     assert run.data.tags["model"] == "pvt_small"
     assert "**dataset**: digits" in run.data.tags["mlflow.note.content"]
@@ -116,6 +125,7 @@ def test_one_run_from_the_command_to_the_row(
 
     again = command(*words)
     assert "finished before" in again.stdout
+    assert own in again.stdout
     assert f"{100 * status(record)['result']['val/AP50']:.1f}" in again.stdout
     assert len(mlflow_runs(tmp_path / "results")) == 1
 
@@ -123,6 +133,7 @@ def test_one_run_from_the_command_to_the_row(
         *RUN, f"dataset.root={digits}", "mode=test", f"weights={record}/weights.safetensors"
     )
     assert tested.returncode == 0, tested.stderr
+    assert own in tested.stdout
     results = [status(path)["result"] for path in records(tmp_path / "results")]
     assert len(results) == 2
     for name in ("val/AP", "val/AP50", "val/AR100"):

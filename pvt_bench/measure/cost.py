@@ -7,6 +7,8 @@ on the meta device; fvcore gives activations and a second opinion on real tensor
 import math
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +63,7 @@ class Cost:
     gflops: billions of multiply-adds.
     parts: the same three by part, `{"backbone": {"params_m": ..., ...}, ...}`.
     uncounted: operators of weight that the counter does not know, with their calls.
+    size: height and width in pixels of what the backbone was shown: padded, where networks pad.
     activations_m, fvcore_gflops: fvcore's count of millions of output elements of convolutions and
         matrix products, and its GFLOPs, where asked for.
     """
@@ -69,6 +72,7 @@ class Cost:
     params_all_m: float
     gflops: float
     parts: dict[str, dict[str, float]]
+    size: tuple[int, int]
     uncounted: dict[str, int] = field(default_factory=dict)
     activations_m: float | None = None
     fvcore_gflops: float | None = None
@@ -133,7 +137,7 @@ def measure_cost(network: nn.Module, size: tuple[int, int]) -> Cost:
     dense = _Dense(network).eval()
     images = torch.empty(1, 3, *size, device="meta")
     ops = FlopCounterMode(display=False, custom_mapping=NORMS)
-    with torch.no_grad(), _UncountedOperators() as uncounted, ops:
+    with torch.no_grad(), _watched(network, size) as sizes, _UncountedOperators() as uncounted, ops:
         dense(images)
     by_module = ops.get_flop_counts()
     parts = {}
@@ -153,8 +157,26 @@ def measure_cost(network: nn.Module, size: tuple[int, int]) -> Cost:
         params_all_m=everything,
         gflops=ops.get_total_flops() / 2 / 1e9,
         parts=parts,
+        size=sizes[-1],
         uncounted=dict(uncounted.calls),
     )
+
+
+@contextmanager
+def _watched(network: nn.Module, size: tuple[int, int]) -> Iterator[list[tuple[int, int]]]:
+    """The size that a network is shown, and then that its backbone is."""
+    sizes = [size]
+    backbone = getattr(network, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        yield sizes
+        return
+    hook = backbone.register_forward_pre_hook(
+        lambda _, inputs: sizes.append((inputs[0].shape[-2], inputs[0].shape[-1]))
+    )
+    try:
+        yield sizes
+    finally:
+        hook.remove()
 
 
 def measure_with_fvcore(network: nn.Module, size: tuple[int, int]) -> tuple[float, float]:
