@@ -301,8 +301,12 @@ def test_a_missing_tree_says_what_is_expected_and_what_to_type(tmp_path, monkeyp
     monkeypatch.delenv("PVT_BENCH_DATA", raising=False)
     _raised(lambda: Coco("coco", None, None, None, 0), "PVT_BENCH_DATA", "dataset.root=/path")
     monkeypatch.setenv("PVT_BENCH_DATA", str(tmp_path))
+    absent = ("There is no folder", "looks for coco/ in it", "dataset.root=/path", "dataset=digits")
+    _raised(lambda: Coco("coco", None, None, None, 0), str(tmp_path / "coco"), *absent)
+    (tmp_path / "coco").mkdir()
     words = ("train2017/", "instances_val2017.json", "dataset.root=/path", "dataset=digits")
     _raised(lambda: Coco("coco", None, None, None, 0), str(tmp_path / "coco"), *words)
+    (tmp_path / "coco").rmdir()
     write_coco_tree(tmp_path / "coco")
     assert Coco("coco", None, None, None, 0).root == tmp_path / "coco"
     (tmp_path / "coco" / VAL).unlink()

@@ -272,6 +272,8 @@ def test_a_missing_tree_says_what_is_expected_and_what_to_type(tmp_path, monkeyp
     monkeypatch.delenv("PVT_BENCH_DATA", raising=False)
     _raised(lambda: _imagenet(tmp_path, root=None), "PVT_BENCH_DATA", "holds imagenet/")
     monkeypatch.setenv("PVT_BENCH_DATA", str(tmp_path))
+    _raised(lambda: _imagenet(tmp_path, root=None), "no folder", "looks for imagenet/ in it")
+    (tmp_path / "imagenet").mkdir()
     assert _imagenet(tmp_path, root=None).root == tmp_path / "imagenet"
 
 

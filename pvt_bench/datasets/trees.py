@@ -19,7 +19,14 @@ def find_root(name: str, root: str | None) -> Path:
             f"PVT_BENCH_DATA to the folder that holds {name}/, or take the built-in "
             "dataset=digits."
         )
-    return Path(data).expanduser() / name
+    found = Path(data).expanduser() / name
+    if not found.is_dir():
+        raise InputError(
+            f"There is no folder {found.absolute()}: PVT_BENCH_DATA is {data}, and dataset={name} "
+            f"looks for {name}/ in it. Put the files there, type dataset={name} dataset.root=/path "
+            "for another place, or take the built-in dataset=digits."
+        )
+    return found
 
 
 def check_tree(name: str, title: str, root: Path, needed: Iterable[str], tree: str) -> None:
