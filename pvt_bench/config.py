@@ -176,7 +176,7 @@ class Launcher:
 
 @dataclass
 class Tracking:
-    """Address of the MLflow store; the default is sqlite under `results_dir`."""
+    """The address of the MLflow store; null is MLFLOW_TRACKING_URI or sqlite in `results_dir`."""
 
     uri: str | None = None
 
