@@ -33,6 +33,7 @@ Types = dict[str, Any]
 # What `pvt_bench.building` and `pvt_bench.describing` read of a task.
 TASK: Types = {
     "name": str,
+    "revision": int,
     "view": Literal["classification", "detection", "segmentation"],
     "view_options": Types | None,
     "network": Types,

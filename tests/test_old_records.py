@@ -16,8 +16,10 @@ from pvt_bench.errors import InputError
 from pvt_bench.tracking.identity import identity
 from pvt_bench.tracking.record import Record
 
-DETR = ("model=resnet18", "task=coco_detr", "dataset=coco", "schedule.steps=1",
-        "schedule.epochs=null")  # fmt: skip
+DETR = (
+    "model=resnet18", "task=coco_detr", "dataset=coco", "schedule.steps=1",
+    "schedule.batch_size=2", "schedule.epochs=null",
+)  # fmt: skip
 
 
 class Made:

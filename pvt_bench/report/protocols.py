@@ -10,7 +10,7 @@ from pvt_bench.tracking.identity import DIGESTED, EXCLUDED
 
 KINDS = {"train": "score", "test": "score", "cost": "cost", "speed": "speed"}
 # A score belongs to data, schedule and test; a cost and a speed to the network and its input.
-PROTOCOL = ("mode", "task.name", "task.view", "schedule.name", "length")
+PROTOCOL = ("mode", "task.name", "task.revision", "task.view", "schedule.name", "length")
 PROTOCOL_GROUPS = ("task.module.", "task.protocol.", "dataset.", "content.", "speed.")
 SPEED_GROUPS = ("speed.", "device")
 # What makes two networks the same, as far as cost and speed go.
