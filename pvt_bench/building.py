@@ -131,9 +131,9 @@ def open_data(config: DictConfig) -> dict[str, Any]:
     """The views that the task asks for: "val", and "train" where the run trains."""
     dataset = _build(config.dataset)
     splits = ("train", "val") if config.mode == Mode.train else ("val",)
-    for split in splits:
-        quick_check(dataset, config.task.view, split)
     options = dict(config.task.get("view_options") or {})
+    for split in splits:
+        quick_check(dataset, config.task.view, split, **options)
     return {split: getattr(dataset, config.task.view)(split, **options) for split in splits}
 
 

@@ -33,7 +33,7 @@ Types = dict[str, Any]
 # What `pvt_bench.building` and `pvt_bench.describing` read of a task.
 TASK: Types = {
     "name": str,
-    "revision": int,
+    "revision": int | None,
     "view": Literal["classification", "detection", "segmentation"],
     "view_options": Types | None,
     "network": Types,
@@ -103,7 +103,8 @@ def check_targets(config: DictConfig) -> None:
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     task = values["task"]
     _refuse_passed("model", values["model"], BACKBONE_OBJECTS)
-    _check("task", task, TASK, [key for key in TASK if key != "view_options"])
+    optional = ("view_options", "revision")
+    _check("task", task, TASK, [key for key in TASK if key not in optional])
     _check("task.protocol", task["protocol"], PROTOCOL, PROTOCOL)
     _check_target("task.network", task["network"], NETWORK_OBJECTS)
     _check_target("task.module", task["module"], MODULE_OBJECTS)

@@ -79,6 +79,7 @@ def check_dataset(config: DictConfig) -> int:
     _refuse_other_tree(config, tree)
     say(f"looking at {tree.absolute()}")
     splits = ("val",) if config.mode == Mode.test else ("train", "val")
+    options["upright"] = config.dataset.get("exif", "apply") == "apply"
     surveys = survey(tree, view, splits, options)
     faults = _compare_classes(config, surveys)
     for split, found in surveys.items():

@@ -133,7 +133,7 @@ IMAGES: dict[str, Plant] = {
         lambda path: save_noise(path, COCO_SIZE, "RGBA", format="PNG")
     ),
     "rotated": leave(VICTIM, kinds.EXIF_ROTATED)(rotate),
-    "rotated, its annotations not": leave(VICTIM, kinds.EXIF_ROTATED, kinds.OTHER_SIZE)(
+    "rotated, its annotations not": leave(VICTIM, kinds.EXIF_ROTATED, kinds.SIZE_AS_STORED)(
         mark_rotated
     ),
     "other size": leave(VICTIM, kinds.OTHER_SIZE)(lambda path: save_noise(path, (81, 64))),
@@ -185,13 +185,9 @@ JSON: dict[str, Plant] = {
         (kinds.LACKS_KEY, "entry 4 of 'images'"),
     ),
     "annotation without image": drop_key("annotations", "image_id"),
-    "annotation without id": drop_key("annotations", "id"),
     "annotation without category": drop_key("annotations", "category_id"),
     "annotation is no object": edit(
         lambda d: d["annotations"].append(3), (kinds.LACKS_KEY, "entry 8 of 'annotations'")
-    ),
-    "annotation without area": edit(
-        lambda d: d["annotations"][2].pop("area"), (kinds.LACKS_KEY, "annotation 3")
     ),
     "duplicate image id": edit(
         lambda d: d["images"].append(d["images"][1] | {"file_name": "000000000003.jpg"}),
@@ -204,9 +200,6 @@ JSON: dict[str, Plant] = {
     ),
     "duplicate annotation id": edit(
         lambda d: d["annotations"][3].update(id=3), (kinds.DUPLICATE_ANNOTATION_ID, "3")
-    ),
-    "id below one": edit(
-        lambda d: d["annotations"][2].update(id=0), (kinds.ID_BELOW_ONE, "annotation 0")
     ),
     "unknown image": set_value("image_id", 77, kinds.UNKNOWN_IMAGE),
     "unknown category": set_value("category_id", 2, kinds.UNKNOWN_CATEGORY),

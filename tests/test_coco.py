@@ -1,4 +1,3 @@
-import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -267,13 +266,14 @@ def test_colours_survive_the_conversion(tmp_path, mode):
     assert (read_image(path).float().mean((1, 2)) - torch.tensor(colour)).abs().max() <= 3
 
 
-def test_ground_truth_and_fingerprint_are_the_files(root, tmp_path):
-    dataset = _coco(root).detection("val")
-    assert dataset.ground_truth == json.loads((root / VAL).read_text())
-    assert dataset.ground_truth is dataset.ground_truth
-    assert dataset.fingerprint == hashlib.sha256((root / VAL).read_bytes()).hexdigest()
-    elsewhere = write_coco_tree(tmp_path / "elsewhere")
-    assert _coco(elsewhere).detection("val").fingerprint == dataset.fingerprint
+def test_the_truth_is_that_of_the_file(root):
+    """But for the box without height, all is there as in the file; by image, not in its order."""
+    document = json.loads((root / VAL).read_text())
+    truth = _coco(root).detection("val").ground_truth
+    usable = [row for row in document["annotations"] if row["id"] != FLAT_BOX_ID]
+    for part, rows in (("images", document["images"]), ("annotations", usable)):
+        assert sorted(truth[part], key=lambda row: row["id"]) == rows
+    assert truth["categories"] == sorted(document["categories"], key=lambda row: row["id"])
 
 
 def test_survives_pickling(root):
@@ -366,10 +366,7 @@ def test_json_of_another_shape_is_named(root, content):
         ("annotations", 4, {"category_id": 99}, ["annotation 5", "category_id 99"]),
         ("annotations", 4, {"image_id": 10**12}, ["annotation 5", f"image_id {10**12}", "images"]),
         ("annotations", 4, {"id": 2}, ["duplicate id 2", "annotations"]),
-        ("annotations", 4, {"id": 0}, ["annotation 0", "from 1"]),
-        ("annotations", 4, {"id": "five"}, ["entry 4 of 'annotations'", "'id'"]),
         ("annotations", 4, {"bbox": [1, 2, 3]}, ["entry 4", "'bbox'", "4 numbers"]),
-        ("annotations", 4, {"area": {}}, ["entry 4", "'area'"]),
         ("images", 1, {"id": 1}, ["duplicate id 1", "images"]),
         ("images", 1, {"height": None}, ["entry 1 of 'images'", "'height'"]),
         ("categories", 1, {"id": 1}, ["duplicate id 1", "categories"]),

@@ -11,7 +11,7 @@ from pvt_bench.datasets.image_faults import Job
 FOLDERS = ("images", "annotations")
 
 
-def survey(root: Path, split: str) -> Survey:
+def survey(root: Path, split: str, upright: bool = True) -> Survey:
     """Everything wrong with a split but what lies within its images and masks."""
     folders = f"images/{SPLITS[split]}", f"annotations/{SPLITS[split]}"
     found = Survey(classes=class_names(root))
@@ -36,7 +36,7 @@ def survey(root: Path, split: str) -> Survey:
     return found
 
 
-def quick_faults(root: Path, split: str, index: Path | None) -> list[Fault]:
+def quick_faults(root: Path, split: str, index: Path | None, upright: bool = True) -> list[Fault]:
     """What `survey` finds."""
     return survey(root, split).faults
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pvt_bench.datasets.canonical import LARGEST, canonicalise
 from pvt_bench.datasets.fingerprints import file_stamp
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.outlines import Outlines
@@ -32,8 +33,9 @@ class Annotations:
 
     Objects of image i are rows `offsets[i]` to `offsets[i + 1]`. `boxes` (N, 4) are float32 XYXY
     in pixels of the file's image, clipped to it; `labels` (N,) count from 0 in the order of the
-    `category_ids` (K,); `sizes` (I, 2) are (height, width). `dropped` counts by reason what was
-    left out. `segmentations` are the file's own.
+    `category_ids` (K,); `sizes` (I, 2) are (height, width). `raw_boxes` (N, 4) are the file's own,
+    XYWH, and `areas` (N,) in pixels, both of 64 bits. `segmentations` are the file's own.
+    `dropped` counts by reason what was left out, `changed` what was brought into COCO's form.
     """
 
     categories: list[str]
@@ -44,25 +46,56 @@ class Annotations:
     offsets: NDArray[np.int64]
     ids: NDArray[np.int64]
     boxes: NDArray[np.float32]
+    raw_boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
     labels: NDArray[np.int64]
     iscrowd: NDArray[np.bool_]
     segmentations: Outlines
     dropped: dict[str, int]
+    changed: dict[str, int]
     fingerprint: str
 
+    def as_document(self) -> dict[str, Any]:
+        """The same in the form of COCO's file, for its metric, tables and pictures."""
+        of_object = np.repeat(self.image_ids, np.diff(self.offsets))
+        columns = (self.ids, of_object, self.category_ids[self.labels], self.areas, self.iscrowd)
+        objects = [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "area": area,
+                "iscrowd": int(crowd),
+                "bbox": box,
+                "segmentation": self.segmentations[row],
+            }
+            for row, (number, image, category, area, crowd, box) in enumerate(
+                zip(*(each.tolist() for each in (*columns, self.raw_boxes)), strict=True)
+            )
+        ]
+        images = [
+            {"id": number, "height": height, "width": width, "file_name": name}
+            for number, (height, width), name in zip(
+                self.image_ids.tolist(), self.sizes.tolist(), self.file_names.tolist(), strict=True
+            )
+        ]
+        kinds = zip(self.category_ids.tolist(), self.categories, strict=True)
+        categories = [{"id": number, "name": name} for number, name in kinds]
+        return {"images": images, "annotations": objects, "categories": categories}
 
-def read_json(path: Path) -> tuple[dict[str, Any], str]:
-    """The content of a COCO file and the SHA-256 of its bytes as hexadecimal digits."""
+
+def read_json(path: Path) -> tuple[dict[str, Any], dict[str, int], str]:
+    """A COCO file in canonical form, what was changed for that, and the SHA-256 of its bytes."""
     try:
         content = path.read_bytes()
         size, digest = len(content), hashlib.sha256(content).hexdigest()
         text = content.decode("utf-8-sig")
         del content  # of COCO's training half a gigabyte, as the text
-        with _collecting_no_garbage():
+        with collecting_no_garbage():
             document = json.loads(text)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} ({size} bytes) is not whole JSON: {error}. "
             "It may have been cut short: copy or unpack it again."
@@ -74,11 +107,12 @@ def read_json(path: Path) -> tuple[dict[str, Any], str]:
                 "with the lists 'images', 'annotations' and 'categories', as in "
                 "instances_val2017.json."
             )
-    return document, digest
+    with collecting_no_garbage():
+        return document, canonicalise(document), digest
 
 
 @contextmanager
-def _collecting_no_garbage() -> Iterator[None]:
+def collecting_no_garbage() -> Iterator[None]:
     """There is none while JSON is read, and looking for it takes 40 % of the time."""
     was_on = gc.isenabled()
     gc.disable()
@@ -117,7 +151,7 @@ def read_annotations(path: Path, training: bool, index: Path | None = None) -> A
 
 def _parse(path: Path, training: bool) -> Index:
     """The content of an annotation file, as `Annotations` and `Outlines` name it."""
-    document, fingerprint = read_json(path)
+    document, changed, fingerprint = read_json(path)
     kinds = _Table(path, "categories", document)
     images = _Table(path, "images", document)
     objects = _Table(path, "annotations", document)
@@ -126,14 +160,11 @@ def _parse(path: Path, training: bool) -> Index:
     image_index = objects.look_up("image_id", image_ids, "images")
     labels = objects.look_up("category_id", category_ids, "categories")
     ids = objects.ids()
-    if len(ids) and ids.min() < 1:
-        raise InputError(f"{path}: annotation {ids.min()}: the COCO metric wants ids from 1 on.")
-    iscrowd = objects.column("iscrowd", np.int64, default=0).astype(np.bool_)
-    if not training:
-        objects.column("area", np.float64)  # the COCO metric asks for it, after hours of training
-
+    iscrowd = objects.column("iscrowd", np.int64).astype(np.bool_)
+    areas = objects.column("area", np.float64)
+    raw_boxes = objects.column("bbox", np.float64, shape=(4,))
     boxes, unusable = clip_boxes(
-        objects.column("bbox", np.float64, shape=(4,)),
+        raw_boxes,
         sizes[image_index],
         iscrowd & training,
     )
@@ -150,6 +181,8 @@ def _parse(path: Path, training: bool) -> Index:
         "offsets": np.concatenate([[0], np.cumsum(counts[used])]),
         "ids": ids[order],
         "boxes": boxes[order].astype(np.float32),
+        "raw_boxes": raw_boxes[order],
+        "areas": areas[order],
         "labels": labels[order],
         "iscrowd": iscrowd[order],
         **{field.name: getattr(outlines, field.name) for field in fields(Outlines)},
@@ -159,8 +192,8 @@ def _parse(path: Path, training: bool) -> Index:
         "images without boxes": int((~used).sum()),
     }
     categories = kinds.column("name", np.str_)[np.argsort(kinds.ids())].tolist()
-    facts = {"categories": categories, "dropped": dropped, "fingerprint": fingerprint}
-    return Index(arrays, facts)
+    facts = {"categories": categories, "dropped": dropped, "changed": changed}
+    return Index(arrays, {**facts, "fingerprint": fingerprint})
 
 
 def clip_boxes(
@@ -171,7 +204,7 @@ def clip_boxes(
     Also tells which boxes (N,) are unusable, by reason, each for one reason only: crowd regions
     that are `left_out` (N,), then what is wrong with the others.
     """
-    finite: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
+    finite: NDArray[np.bool_] = np.asarray((np.abs(boxes) < LARGEST).all(axis=1))
     boxes = np.where(finite[:, None], boxes, 0)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     corners = np.clip(corners, 0, np.tile(sizes[:, ::-1], 2))
@@ -191,20 +224,18 @@ class _Table:
         self.part = part
         self.rows: list[dict[str, Any]] = document[part]
 
-    def column(
-        self, key: str, dtype: DTypeLike, shape: tuple[int, ...] = (), default: Any = None
-    ) -> NDArray[Any]:
-        """The values of `key`, or the `default`, as an array (rows, *shape).
+    def column(self, key: str, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> NDArray[Any]:
+        """The values of `key` as an array (rows, *shape).
 
         An InputError names the first row whose value cannot be that.
         """
         if not self.rows:
             return np.empty((0, *shape), dtype)
-        values = _convert(self.rows, key, dtype, default)
+        values = _convert(self.rows, key, dtype)
         if values is not None and values.shape == (len(self.rows), *shape):
             return values
         for number, row in enumerate(self.rows):
-            value = _convert([row], key, dtype, default)
+            value = _convert([row], key, dtype)
             if value is None or value.shape != (1, *shape):
                 expected = f"{shape[0]} numbers" if shape else np.dtype(dtype).name
                 raise InputError(
@@ -239,12 +270,8 @@ class _Table:
         return order[places] if len(wanted) else wanted
 
 
-def _convert(
-    rows: list[dict[str, Any]], key: str, dtype: DTypeLike, default: Any
-) -> NDArray[Any] | None:
+def _convert(rows: list[dict[str, Any]], key: str, dtype: DTypeLike) -> NDArray[Any] | None:
     try:
-        if default is None:
-            return np.array([row[key] for row in rows], dtype)
-        return np.array([row.get(key, default) for row in rows], dtype)
+        return np.array([row[key] for row in rows], dtype)
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         return None

@@ -10,13 +10,18 @@ import torch
 from faster_coco_eval.core import mask as mask_api
 from torch import Tensor
 
-from pvt_bench.datasets.annotations import read_annotations, read_json
+from pvt_bench.datasets.annotations import read_annotations
+from pvt_bench.datasets.canonical import describe
+from pvt_bench.datasets.file_names import find_files, is_inside
 from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.images import read_image, resize_image, resize_masks, resized_size
 from pvt_bench.datasets.trees import check_tree, find_root
 from pvt_bench.datasets.views import View, Views, find_split
-from pvt_bench.errors import InputError
+from pvt_bench.errors import InputError, nearest
+from pvt_bench.screen import say
 
+ROBOFLOW = "_annotations.coco.json"
+EXIF = ("apply", "ignore")
 SPLITS = {"train": "train2017", "val": "val2017"}
 TREE = """
   annotations/instances_train2017.json
@@ -31,7 +36,8 @@ class Coco(Views):
     Images are resized so that the shorter side has `shorter_side` pixels (None: as they are; of
     several numbers training draws one, and the last is for the test) and the longer at most
     `longer_side`, and flipped with probability `flip` in training. index: a folder that keeps
-    what was read of the annotation files, or None. on_damaged: see `View`.
+    what was read of the annotation files, or None. on_damaged: see `View`. exif: "apply" turns
+    images upright as their EXIF orientation says, "ignore" takes them as they are stored.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Coco(Views):
         flip: float,
         index: str | None = None,
         on_damaged: str = "error",
+        exif: str = "apply",
     ) -> None:
         self.name = name
         self.root = find_root(name, root)
@@ -51,6 +58,8 @@ class Coco(Views):
         self.flip = flip
         self.index = Path(index).expanduser() if index else None
         self.on_damaged = on_damaged
+        self.upright = turns_upright(exif)
+        _refuse_roboflow(self.root)
         check_tree(name, "COCO", self.root, TREE.split(), TREE)
 
     def detection(self, split: str, masks: bool = False) -> "CocoDetection":
@@ -70,6 +79,7 @@ class Coco(Views):
             masks=masks,
             index=self.index,
             on_damaged=self.on_damaged,
+            upright=self.upright,
         )
 
 
@@ -96,6 +106,7 @@ class CocoDetection(View):
         masks: bool,
         index: Path | None,
         on_damaged: str,
+        upright: bool,
     ) -> None:
         self.annotation_file = annotation_file
         self.image_folder = image_folder
@@ -103,24 +114,35 @@ class CocoDetection(View):
         self.longer_side = longer_side
         self.flip = flip
         self.masks = masks
+        self.upright = upright
         self.annotations = read_annotations(annotation_file, training, index)
         self.image_ids = self.annotations.image_ids
         super().__init__(len(self.image_ids), on_damaged, training)
         self.class_names = self.annotations.categories
         self.category_ids = self.annotations.category_ids.tolist()
         self.dropped = self.annotations.dropped
-        _check_images(image_folder, self.annotations.file_names)
         if not len(self):
             raise InputError(f"{annotation_file} has no image with a usable box.")
+        self.files, respelt = find_files(image_folder, self.annotations.file_names.tolist())
+        _check_images(image_folder, self.files)
+        self._tell(respelt)
         self.former_fingerprint = self.annotations.fingerprint
         self.fingerprint = fingerprint(
-            self.annotations.fingerprint, image_folder, self.annotations.file_names.tolist(), index
+            self.annotations.fingerprint, image_folder, self.files, index
         )
 
     @cached_property
     def ground_truth(self) -> dict[str, Any]:
-        """The annotation file as it is, for the evaluator."""
-        return read_json(self.annotation_file)[0]
+        """The annotations in the form of COCO's file, for its metric, tables and pictures."""
+        return self.annotations.as_document()
+
+    def _tell(self, respelt: int) -> None:
+        """Say what was made of the annotation file."""
+        changes = dict(self.annotations.changed)
+        if respelt:
+            changes["file names found under another spelling"] = respelt
+        if changes:
+            say(f"{self.annotation_file.name}: {describe(changes)}")
 
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """One image, resized and perhaps flipped, and its objects."""
@@ -139,8 +161,8 @@ class CocoDetection(View):
         return self.shorter_sides[int(torch.randint(len(self.shorter_sides), ()))]
 
     def _read_image(self, index: int) -> Tensor:
-        path = self.image_folder / str(self.annotations.file_names[index])
-        image = read_image(path)
+        path = self.image_folder / self.files[index]
+        image = read_image(path, self.upright)
         height, width = self.annotations.sizes[index].tolist()
         if image.shape[-2:] != (height, width):
             raise InputError(
@@ -199,15 +221,38 @@ def flip_horizontally(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor,
     return image.flip(-1), flipped
 
 
-def _check_images(folder: Path, names: np.ndarray) -> None:
+def turns_upright(exif: str) -> bool:
+    """What `dataset.exif` says of images whose EXIF orientation is not upright."""
+    if exif not in EXIF:
+        raise InputError(f"There is no dataset.exif={exif}. {nearest(exif, EXIF)}")
+    return exif == "apply"
+
+
+def _refuse_roboflow(root: Path) -> None:
+    """Say how an export of Roboflow's becomes a tree that is read."""
+    found = {name: root / name / ROBOFLOW for name in ("train", "valid", "test")}
+    if not found["train"].exists() or (root / "annotations").exists():
+        return
+    val = "valid" if found["valid"].exists() else "test"
+    raise InputError(
+        f"{root.absolute()} has train/{ROBOFLOW}, as Roboflow exports it, and COCO's layout is "
+        f"expected. Type there: mkdir annotations; mv train train2017; mv {val} val2017; "
+        f"mv train2017/{ROBOFLOW} annotations/instances_train2017.json; "
+        f"mv val2017/{ROBOFLOW} annotations/instances_val2017.json"
+    )
+
+
+def _check_images(folder: Path, names: list[str]) -> None:
     present = {path.name for path in folder.iterdir()}
     # Names may lead into subfolders, so what the listing lacks is looked up by itself.
     missing = [
-        name for name in names.tolist() if name not in present and not (folder / name).exists()
+        name
+        for name in names
+        if name not in present and not (is_inside(name) and (folder / name).is_file())
     ]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(names)} images are missing in {folder}: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. "
-            "Unpack the image archive again, or take the annotation file that belongs to it."
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. The names are those "
+            "of the annotation file: take the images that belong to it."
         )

@@ -90,6 +90,18 @@ OTHER_SIZE = Kind(
     _STOPS_LATER,
     "Image and annotations do not belong together: take both from one source.",
 )
+SIZE_AS_STORED = Kind(
+    "image turned by EXIF, its annotations not",
+    ERROR,
+    _STOPS,
+    "Type dataset.exif=ignore, if all annotations were made on the images as they are stored.",
+)
+SIZE_UPRIGHT = Kind(
+    "image as stored, its annotations turned by EXIF",
+    ERROR,
+    _STOPS,
+    "Type dataset.exif=apply, if all annotations were made on the upright images.",
+)
 HUGE = Kind(
     "huge image",
     ERROR,
@@ -136,12 +148,6 @@ DUPLICATE_FILE_NAME = Kind(
     "Keep one entry and give it the objects of both.",
 )
 DUPLICATE_ANNOTATION_ID = Kind("duplicate annotation id", ERROR, _STOPS, _MEND_JSON)
-ID_BELOW_ONE = Kind(
-    "annotation id below 1",
-    ERROR,
-    f"COCO's metric would take such objects for missing ones. {_STOPS}",
-    "Number the annotations from 1 on.",
-)
 DUPLICATE_CATEGORY_ID = Kind("duplicate category id", ERROR, _STOPS, _MEND_JSON)
 OTHER_CATEGORIES = Kind(
     "categories other than those of training",
@@ -177,10 +183,11 @@ BAD_CROWD = Kind(
     "Any number but 0 makes a crowd region, which is not trained on; other values stop the run.",
     _MEND_JSON,
 )
-NO_SEGMENTATION = Kind("segmentation missing", ERROR, _STOPS_LATER, _MEND_JSON)
-MALFORMED_SEGMENTATION = Kind("malformed segmentation", ERROR, _STOPS_LATER, _MEND_JSON)
+_OUTLINE = f"{_MEND_JSON} Boxes alone are enough for task=coco_retinanet and task=coco_detr."
+NO_SEGMENTATION = Kind("segmentation missing", ERROR, _STOPS, _OUTLINE)
+MALFORMED_SEGMENTATION = Kind("malformed segmentation", ERROR, _STOPS, _OUTLINE)
 OTHER_SEGMENTATION_SIZE = Kind(
-    "segmentation of another size than its image", ERROR, _STOPS_LATER, _MEND_JSON
+    "segmentation of another size than its image", ERROR, _STOPS, _OUTLINE
 )
 NOTHING_USABLE = Kind("no usable annotation", ERROR, _STOPS, "Take the original annotation file.")
 

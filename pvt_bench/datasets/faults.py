@@ -23,8 +23,10 @@ LAYOUTS: dict[str, tuple[Any, str]] = {
 SKIPPABLE = {kind.name for kind in (kinds.FILE_EMPTY, kinds.DAMAGED, kinds.NOT_AN_IMAGE)}
 
 
-def quick_check(dataset: Views, view: str, split: str) -> None:
-    """Check what can be seen without reading an image, before a run begins.
+def quick_check(dataset: Views, view: str, split: str, **options: Any) -> None:
+    """Check what can be seen without reading all images, before a run begins.
+
+    options: of the view, such as `masks`.
 
     Raises:
         InputError: names the first faults of severity "error".
@@ -32,7 +34,8 @@ def quick_check(dataset: Views, view: str, split: str) -> None:
     root: Path = dataset.root  # type: ignore[attr-defined]
     index: Path | None = getattr(dataset, "index", None)
     tree = find_tree(type(dataset), dataset.name, root, view)
-    faults = LAYOUTS[view][0].quick_faults(tree, split, index)
+    options["upright"] = getattr(dataset, "upright", True)
+    faults = LAYOUTS[view][0].quick_faults(tree, split, index, **options)
     check(forgive(faults, split, getattr(dataset, "on_damaged", "error")))
 
 

@@ -14,6 +14,7 @@ from pvt_bench.datasets.fault_kinds import Fault, Kind, as_unread
 
 TINY_SIDE = 32  # pixels; the networks' largest stride
 EXIF_ORIENTATION = 0x0112
+QUARTER_TURNS = range(5, 9)
 IGNORED = (0, 255)  # values of ADE20K's masks
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 MODES: dict[str, tuple[Kind, ...]] = {
@@ -32,13 +33,15 @@ Size = tuple[int, int]
 class Job:
     """An image to read whole.
 
-    `image` and `mask` are below `root`. `size`: the (height, width) that the upright image should
-    have. `num_classes`: the highest value of the mask. `unread`: the task leaves the image out.
+    `image` and `mask` are below `root`. `size`: the (height, width) that the image should have,
+    `upright` as its EXIF orientation says or as it is stored. `num_classes`: the highest value of
+    the mask. `unread`: the task leaves the image out.
     """
 
     root: Path
     image: str
     size: Size | None = None
+    upright: bool = True
     mask: str | None = None
     num_classes: int = 0
     unread: bool = False
@@ -46,32 +49,59 @@ class Job:
 
 def inspect(job: Job) -> list[Fault]:
     """Everything wrong with a job's files."""
-    faults, size = _inspect_image(job.root, job.image)
-    if job.size is not None and size not in (None, job.size):
-        faults.append(Fault(kinds.OTHER_SIZE, job.image, _differ(size, job.size)))
+    faults, size, turns = _inspect_image(job.root, job.image, job.upright)
+    if job.size is not None and size is not None:
+        faults += _compare_sizes(job.image, size, job.size, turns, job.upright)
     if job.mask is not None:
         faults += _inspect_mask(job, size)
     return as_unread(faults) if job.unread else faults
 
 
-def _inspect_image(root: Path, name: str) -> tuple[list[Fault], Size | None]:
-    """The faults of an image, and its upright (height, width) where it is whole."""
+def check_size(root: Path, name: str, expected: Size, upright: bool) -> list[Fault]:
+    """Compare the (height, width) in an image's header with the `expected` one."""
     try:
         with _opened(root / name) as image:
             width, height = image.size
             if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
-                return [Fault(kinds.HUGE, name, f"{width} x {height} pixels")], None
+                return [Fault(kinds.HUGE, name, f"{width} x {height} pixels")]
+            turns = image.getexif().get(EXIF_ORIENTATION, 1) in QUARTER_TURNS
+    except Exception:  # told when it is read
+        return []
+    size = (width, height) if turns and upright else (height, width)
+    return _compare_sizes(name, size, expected, turns, upright)
+
+
+def _compare_sizes(
+    name: str, size: Size, expected: Size, turns: bool, upright: bool
+) -> list[Fault]:
+    """Where a size is not the expected one; `turns`: whether EXIF turns it by a quarter."""
+    if size == expected:
+        return []
+    kind = kinds.OTHER_SIZE
+    if turns and size == expected[::-1]:
+        kind = kinds.SIZE_AS_STORED if upright else kinds.SIZE_UPRIGHT
+    return [Fault(kind, name, _differ(size, expected))]
+
+
+def _inspect_image(root: Path, name: str, upright: bool) -> tuple[list[Fault], Size | None, bool]:
+    """The faults of an image, its (height, width) where it is whole, whether EXIF turns it."""
+    try:
+        with _opened(root / name) as image:
+            width, height = image.size
+            if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+                return [Fault(kinds.HUGE, name, f"{width} x {height} pixels")], None, False
             found = _describe(image, Path(name).suffix.lower())
             # A JPEG is read at an eighth of its size: every byte of it, but with less arithmetic.
             image.draft(None, (width // 8, height // 8))
             image.load()
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as error:  # Pillow's decoders raise whatever they stumble upon
-        return [_explain(root / name, name, error)], None
+        return [_explain(root / name, name, error)], None, False
     if orientation in range(2, 9):
         found.append((kinds.EXIF_ROTATED, f"orientation {orientation}"))
-    size = (width, height) if orientation in range(5, 9) else (height, width)
-    return [Fault(kind, name, detail) for kind, detail in found], size
+    turns = orientation in QUARTER_TURNS
+    size = (width, height) if turns and upright else (height, width)
+    return [Fault(kind, name, detail) for kind, detail in found], size, turns
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pvt_bench.errors import InputError
 FOLDERS = ("train", "val")
 
 
-def survey(root: Path, split: str) -> Survey:
+def survey(root: Path, split: str, upright: bool = True) -> Survey:
     """Everything wrong with a split, "train" or "val", but what lies within its images."""
     if not (root / split).is_dir():
         return Survey([Fault(kinds.FOLDER_MISSING, f"{split}/")])
@@ -31,7 +31,7 @@ def survey(root: Path, split: str) -> Survey:
     return found
 
 
-def quick_faults(root: Path, split: str, index: Path | None) -> list[Fault]:
+def quick_faults(root: Path, split: str, index: Path | None, upright: bool = True) -> list[Fault]:
     """Empty files, and classes without images.
 
     They come from the reader's own list of files, which is kept in the folder `index`: a file that

@@ -26,6 +26,8 @@ EXCLUDED = (
     "trainer.log_every",  # how often numbers are written down
     "trainer.checkpoint_every",  # a resume continues exactly where the checkpoint was taken
 )
+# Keys that came later, with the value that all runs had before: at that value they do not count.
+LATER = {"dataset.exif": "apply"}
 # Paths that a run may be given: where one is set, the digest of the file must be given instead.
 DIGESTED = ("weights", "model.weights")
 
@@ -51,7 +53,11 @@ def identity(config: Mapping[str, Any], content: Mapping[str, str]) -> str:
     for key in DIGESTED:
         if leaves.get(key) is not None and key not in content:
             raise ValueError(f"{key}={leaves[key]} is set, but content[{key!r}] is missing")
-    counted = {key: value for key, value in leaves.items() if not _excluded(key)}
+    counted = {
+        key: value
+        for key, value in leaves.items()
+        if not _excluded(key) and LATER.get(key, ...) != value
+    }
     text = json.dumps({"config": counted, "content": dict(content)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
