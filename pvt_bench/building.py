@@ -134,7 +134,10 @@ def open_data(config: DictConfig) -> dict[str, Any]:
     options = dict(config.task.get("view_options") or {})
     for split in splits:
         quick_check(dataset, config.task.view, split, **options)
-    return {split: getattr(dataset, config.task.view)(split, **options) for split in splits}
+    views = {split: getattr(dataset, config.task.view)(split, **options) for split in splits}
+    for view in views.values():
+        view.read_some()
+    return views
 
 
 def build_module(

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pvt_bench.building import build_module, count_workers
+from pvt_bench.datasets.views import some_of
 from pvt_bench.measure.usage import usage
 from pvt_bench.screen import progress_bar, say, warn
 from pvt_bench.tracking.mlflow import Mirror
@@ -80,10 +81,16 @@ class Training:
         return module
 
     def _announce(self) -> None:
-        schedule, dropped = self.config.schedule, self.data["train"].dropped
-        left_out = [f"{number} {reason}" for reason, number in dropped.items() if number]
+        schedule, view = self.config.schedule, self.data["train"]
+        left_out = [f"{number:,} {reason}" for reason, number in view.dropped.items() if number]
+        left_out += [f"{number:,} files {end}" for end, number in view.left_out.items()]
         if left_out:
             say(f"left out of training: {', '.join(left_out)}")
+        if view.unseen:
+            warn(
+                f"nothing in training is of {len(view.unseen)} of {view.num_classes} classes: "
+                f"{some_of(view.unseen)}"
+            )
         if schedule.reference_batch and schedule.reference_batch != schedule.batch_size:
             say(
                 f"learning rate {learning_rate(schedule):g}: {schedule.lr:g} for a batch of "

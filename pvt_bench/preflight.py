@@ -80,6 +80,7 @@ def check_dataset(config: DictConfig) -> int:
     say(f"looking at {tree.absolute()}")
     splits = ("val",) if config.mode == Mode.test else ("train", "val")
     options["upright"] = config.dataset.get("exif", "apply") == "apply"
+    options["bits"] = config.dataset.get("bits")
     surveys = survey(tree, view, splits, options)
     faults = _compare_classes(config, surveys)
     for split, found in surveys.items():

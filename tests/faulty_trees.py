@@ -111,10 +111,10 @@ def mark_rotated(path: Path) -> None:
         image.save(path, exif=exif)
 
 
-def save_deep(path: Path) -> None:
-    """An image of 16 bits."""
-    pixels = np.arange(COCO_SIZE[0] * COCO_SIZE[1], dtype=np.uint16).reshape(COCO_SIZE[::-1])
-    Image.fromarray(pixels).save(path, format="PNG")
+def save_deep(path: Path, values: int = 2**16) -> None:
+    """An image of 16 bits, of whose `values` it uses all."""
+    pixels = np.linspace(0, values - 1, COCO_SIZE[0] * COCO_SIZE[1]).astype(np.uint16)
+    Image.fromarray(pixels.reshape(COCO_SIZE[::-1])).save(path, format="PNG")
 
 
 IMAGES: dict[str, Plant] = {
@@ -126,6 +126,9 @@ IMAGES: dict[str, Plant] = {
     "CMYK": leave(VICTIM, kinds.CMYK)(lambda path: save_noise(path, COCO_SIZE, "CMYK")),
     "grey": leave(VICTIM, kinds.GREY)(lambda path: save_noise(path, COCO_SIZE, "L")),
     "16 bits": leave(VICTIM, kinds.DEEP, kinds.OTHER_FORMAT)(save_deep),
+    "12 bits in 16": leave(VICTIM, kinds.UNKNOWN_RANGE, kinds.DEEP, kinds.OTHER_FORMAT)(
+        lambda path: save_deep(path, 2**12)
+    ),
     "palette": leave(VICTIM, kinds.PALETTE, kinds.OTHER_FORMAT)(
         lambda path: save_noise(path, COCO_SIZE, "P", format="PNG")
     ),

@@ -350,7 +350,7 @@ def canonical(config: Any, root: Path, target: Path) -> Path:
     data = open_data(config)
     for split, view in zip(SPLITS, (data["train"], data["val"]), strict=True):
         (target / "annotations").mkdir(parents=True, exist_ok=True)
-        text = json.dumps(view.ground_truth, allow_nan=False)
+        text = json.dumps(view.ground_truth)
         (target / f"annotations/instances_{split}.json").write_text(text)
         (target / split).symlink_to(root / split)
     return target

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,9 @@ def test_the_files_are_listed_once_for_the_check_and_the_reader(
     listed: list[str] = []
     list_images = imagenet_files._images
 
-    def watched(folder: Path) -> dict[bytes, int]:
+    def watched(folder: Path, left_out: Counter[str]) -> dict[bytes, int]:
         listed.append(folder.name)
-        return list_images(folder)
+        return list_images(folder, left_out)
 
     monkeypatch.setattr(imagenet_files, "_images", watched)
     for _ in range(2):

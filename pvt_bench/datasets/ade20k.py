@@ -2,29 +2,39 @@
 
 import hashlib
 import random
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from pvt_bench.datasets import scene_augmentation as augment
-from pvt_bench.datasets.fingerprints import fingerprint
+from pvt_bench.datasets.fingerprints import THREADS, fingerprint, stat_digest
 from pvt_bench.datasets.images import (
+    ending,
+    is_image,
     opened,
     read_image,
     resize_image,
     resize_segments,
     resized_size,
 )
+from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.trees import check_tree, find_root
-from pvt_bench.datasets.views import View, Views, find_split
+from pvt_bench.datasets.views import View, Views, find_split, turns_upright
 from pvt_bench.errors import InputError
+from pvt_bench.screen import progress_bar
 
 SPLITS = {"train": "training", "val": "validation"}
-SUFFIXES = (".jpg", ".jpeg", ".png")
+MASKS = (".png", ".bmp", ".tif", ".tiff")  # lossless: a JPEG changes labels
+FEW = 2_000  # masks that are read in a moment: neither said nor kept
 NAMES = "objectInfo150.txt"
 CLASSES = 150  # where there is no file of names
 IGNORED = 255
@@ -71,7 +81,9 @@ class ADE20K(Views):
     Training and test are MMSegmentation's for Semantic FPN, with the sizes of PVT's test (arXiv
     2102.12122, section 5.3, and its align_resize.py). `flip` is the probability of a horizontal
     flip, `photometric_distortion` changes brightness, contrast and colours; see `Resizing` for
-    the other options and `View` for `on_damaged`.
+    the other options and `View` for `on_damaged`. index: a folder that keeps what was read of the
+    masks, or None. exif: "apply" turns images upright as their EXIF orientation says, "ignore"
+    takes them as they are stored. bits: see `pvt_bench.datasets.images.open_image`.
     """
 
     def __init__(
@@ -87,6 +99,9 @@ class ADE20K(Views):
         flip: float,
         photometric_distortion: bool,
         on_damaged: str = "error",
+        index: str | None = None,
+        exif: str = "apply",
+        bits: int | None = None,
     ) -> None:
         self.name = name
         self.root = find_root(name, root)
@@ -96,6 +111,9 @@ class ADE20K(Views):
         self.flip = flip
         self.photometric_distortion = photometric_distortion
         self.on_damaged = on_damaged
+        self.index = Path(index).expanduser() if index else None
+        self.upright = turns_upright(exif)
+        self.bits = bits
         needed = [
             f"{kind}/{split}" for kind in ("images", "annotations") for split in SPLITS.values()
         ]
@@ -111,6 +129,9 @@ class ADE20K(Views):
             self.photometric_distortion,
             self.on_damaged,
             training=split == "train",
+            index=self.index,
+            upright=self.upright,
+            bits=self.bits,
         )
 
 
@@ -134,10 +155,15 @@ class ADE20KSegmentation(View):
         photometric_distortion: bool,
         on_damaged: str,
         training: bool,
+        index: Path | None,
+        upright: bool,
+        bits: int | None,
     ) -> None:
-        self.image_files, self.segment_files = _pair(
+        self.image_files, self.segment_files, self.left_out = _pair(
             root / "images" / split, root / "annotations" / split
         )
+        self.upright = upright
+        self.bits = bits
         super().__init__(len(self.image_files), on_damaged, training)
         self.training = training
         self.class_names = class_names(root)
@@ -148,12 +174,16 @@ class ADE20KSegmentation(View):
         self.former_fingerprint = _names_and_sizes(self.class_names, files)
         names = [str(path.relative_to(root)) for path in files]
         labels = hashlib.sha256("\n".join([*self.class_names, *names]).encode()).hexdigest()
-        self.fingerprint = fingerprint(labels, root, names, None)
+        self.fingerprint = fingerprint(labels, root, names, index)
         self.dropped: dict[str, int] = {}
+        pixels = count_values(root, names[len(self.image_files) :], index)
+        check_labels(root / "annotations" / split, pixels, self.num_classes)
+        of_class = pixels[1 : self.num_classes + 1]
+        self.unseen = tuple(np.array(self.class_names, object)[of_class == 0])
 
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """One image and its segments."""
-        image = read_image(self.image_files[index])
+        image = read_image(self.image_files[index], self.upright, self.bits)
         segments = read_segments(self.segment_files[index], self.num_classes)
         height, width = segments.shape
         if image.shape[-2:] != segments.shape:
@@ -214,10 +244,61 @@ def class_names(root: Path) -> list[str]:
     return [line.split("\t")[-1].split(",")[0].strip() for line in lines[1:]]
 
 
-def _pair(images: Path, annotations: Path) -> tuple[list[Path], list[Path]]:
-    """The images of a folder, by name, and the annotations that belong to them."""
-    found = {path.stem: path for path in images.iterdir() if path.suffix.lower() in SUFFIXES}
-    labelled = {path.stem: path for path in annotations.iterdir() if path.suffix == ".png"}
+def count_values(root: Path, masks: list[str], index: Path | None) -> NDArray[np.int64]:
+    """The pixels (256,) of each value in `masks`, files below `root`; kept in `index`."""
+
+    def read() -> Index:
+        with (
+            ThreadPoolExecutor(THREADS) as pool,
+            progress_bar("counting labels", len(masks)) as bar,
+        ):
+            total = np.zeros(256, np.int64)
+            for counts in pool.map(lambda name: _count(root / name), masks):
+                total += counts
+                bar.advance()
+        return Index({"pixels": total}, {})
+
+    if len(masks) < FEW:
+        return sum((_count(root / name) for name in masks), np.zeros(256, np.int64))
+    stamp = {"masks": stat_digest(root, masks)}
+    return load_index(index, root / Path(masks[0]).parent, stamp, read, "pixels").arrays["pixels"]
+
+
+def _count(path: Path) -> NDArray[np.int64]:
+    """The pixels (256,) of each value of a mask; none of one that is told when it is read."""
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except Exception:  # Pillow's decoders raise whatever they stumble upon
+        return np.zeros(256, np.int64)
+    fits = values.ndim == 2 and values.dtype == np.uint8
+    return np.bincount(values.ravel() if fits else [], minlength=256)
+
+
+def check_labels(folder: Path, pixels: NDArray[np.int64], num_classes: int) -> None:
+    """Refuse masks in which there is nothing to tell apart; pixels (256,) of each value.
+
+    Raises:
+        InputError: fewer than two classes have a pixel.
+    """
+    present = np.flatnonzero(pixels[1 : min(num_classes, IGNORED - 1) + 1]) + 1
+    if len(present) > 1 or not pixels.any():
+        return
+    found = ", ".join(map(str, np.flatnonzero(pixels).tolist()[:10]))
+    what = f"the pixels of one class only, {present[0]}" if len(present) else "no pixel of a class"
+    raise InputError(
+        f"The masks in {folder} have {what}, and nothing can be learnt. Their values are {found}. "
+        f"Expected 1 to {num_classes} for the classes; 0 and {IGNORED} are ignored. Masks of 0 and "
+        "1, or of 0 and 255, have to be written anew with 1 for the ground and 2 for the object, "
+        "and objectInfo150.txt with their names."
+    )
+
+
+def _pair(images: Path, annotations: Path) -> tuple[list[Path], list[Path], dict[str, int]]:
+    """The images of a folder, by name, the masks that belong to them, and a count of the others."""
+    left_out: Counter[str] = Counter()
+    found = _by_stem(images, is_image, left_out)
+    labelled = _by_stem(annotations, is_mask, left_out)
     if not found:
         raise InputError(
             f"There are no images in {images}. Expected in the dataset's folder:{TREE}"
@@ -227,11 +308,33 @@ def _pair(images: Path, annotations: Path) -> tuple[list[Path], list[Path]]:
         if missing:
             raise InputError(
                 f"{len(missing)} of {len(own)} files are missing in {folder}: those for "
-                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. "
-                "Unpack the archive again."
+                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. Expected an image "
+                f"and a mask ({', '.join(MASKS)}) of each name."
             )
     stems = sorted(found)
-    return [found[stem] for stem in stems], [labelled[stem] for stem in stems]
+    return [found[stem] for stem in stems], [labelled[stem] for stem in stems], dict(left_out)
+
+
+def is_mask(name: str) -> bool:
+    """Whether a file can be an image of labels, by its name."""
+    return is_image(name) and name.lower().endswith(MASKS)
+
+
+def _by_stem(folder: Path, fits: Callable[[str], bool], left_out: Counter[str]) -> dict[str, Path]:
+    """The files of a folder by name without its end, with accents composed as some systems do."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not fits(path.name):
+            left_out[ending(path.name)] += 1
+            continue
+        stem = normalize("NFC", path.stem)
+        if stem in files:
+            raise InputError(
+                f"{files[stem]} and {path} have one name but for its end, and only one can belong "
+                "to the other half of the pair. Remove one of them."
+            )
+        files[stem] = path
+    return files
 
 
 def _names_and_sizes(names: list[str], files: list[Path]) -> str:

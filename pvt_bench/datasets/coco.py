@@ -16,12 +16,11 @@ from pvt_bench.datasets.file_names import find_files, is_inside
 from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.images import read_image, resize_image, resize_masks, resized_size
 from pvt_bench.datasets.trees import check_tree, find_root
-from pvt_bench.datasets.views import View, Views, find_split
-from pvt_bench.errors import InputError, nearest
+from pvt_bench.datasets.views import View, Views, find_split, turns_upright
+from pvt_bench.errors import InputError
 from pvt_bench.screen import say
 
 ROBOFLOW = "_annotations.coco.json"
-EXIF = ("apply", "ignore")
 SPLITS = {"train": "train2017", "val": "val2017"}
 TREE = """
   annotations/instances_train2017.json
@@ -37,7 +36,8 @@ class Coco(Views):
     several numbers training draws one, and the last is for the test) and the longer at most
     `longer_side`, and flipped with probability `flip` in training. index: a folder that keeps
     what was read of the annotation files, or None. on_damaged: see `View`. exif: "apply" turns
-    images upright as their EXIF orientation says, "ignore" takes them as they are stored.
+    images upright as their EXIF orientation says, "ignore" takes them as they are stored. bits: see
+    `pvt_bench.datasets.images.open_image`.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Coco(Views):
         index: str | None = None,
         on_damaged: str = "error",
         exif: str = "apply",
+        bits: int | None = None,
     ) -> None:
         self.name = name
         self.root = find_root(name, root)
@@ -59,6 +60,7 @@ class Coco(Views):
         self.index = Path(index).expanduser() if index else None
         self.on_damaged = on_damaged
         self.upright = turns_upright(exif)
+        self.bits = bits
         _refuse_roboflow(self.root)
         check_tree(name, "COCO", self.root, TREE.split(), TREE)
 
@@ -80,6 +82,7 @@ class Coco(Views):
             index=self.index,
             on_damaged=self.on_damaged,
             upright=self.upright,
+            bits=self.bits,
         )
 
 
@@ -107,6 +110,7 @@ class CocoDetection(View):
         index: Path | None,
         on_damaged: str,
         upright: bool,
+        bits: int | None,
     ) -> None:
         self.annotation_file = annotation_file
         self.image_folder = image_folder
@@ -115,6 +119,7 @@ class CocoDetection(View):
         self.flip = flip
         self.masks = masks
         self.upright = upright
+        self.bits = bits
         self.annotations = read_annotations(annotation_file, training, index)
         self.image_ids = self.annotations.image_ids
         super().__init__(len(self.image_ids), on_damaged, training)
@@ -126,6 +131,8 @@ class CocoDetection(View):
         self.files, respelt = find_files(image_folder, self.annotations.file_names.tolist())
         _check_images(image_folder, self.files)
         self._tell(respelt)
+        counts = np.bincount(self.annotations.labels, minlength=self.num_classes)
+        self.unseen = tuple(np.array(self.class_names, object)[counts == 0])
         self.former_fingerprint = self.annotations.fingerprint
         self.fingerprint = fingerprint(
             self.annotations.fingerprint, image_folder, self.files, index
@@ -162,7 +169,7 @@ class CocoDetection(View):
 
     def _read_image(self, index: int) -> Tensor:
         path = self.image_folder / self.files[index]
-        image = read_image(path, self.upright)
+        image = read_image(path, self.upright, self.bits)
         height, width = self.annotations.sizes[index].tolist()
         if image.shape[-2:] != (height, width):
             raise InputError(
@@ -219,13 +226,6 @@ def flip_horizontally(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor,
     if "masks" in target:
         flipped["masks"] = target["masks"].flip(-1)
     return image.flip(-1), flipped
-
-
-def turns_upright(exif: str) -> bool:
-    """What `dataset.exif` says of images whose EXIF orientation is not upright."""
-    if exif not in EXIF:
-        raise InputError(f"There is no dataset.exif={exif}. {nearest(exif, EXIF)}")
-    return exif == "apply"
 
 
 def _refuse_roboflow(root: Path) -> None:

@@ -19,10 +19,12 @@ LOOKED_AT = 400  # images whose sizes are compared before a run: a tenth of a se
 FOLDERS = ("annotations", *SPLITS.values())
 
 
-def survey(root: Path, split: str, upright: bool = True, masks: bool = False) -> Survey:
+def survey(
+    root: Path, split: str, upright: bool = True, bits: int | None = None, masks: bool = False
+) -> Survey:
     """Everything wrong with a split but what lies within its images.
 
-    Without `masks` the faults of segmentations are notes. upright: as of `Coco`.
+    Without `masks` the faults of segmentations are notes. upright, bits: as of `Coco`.
     """
     document = read_document(root, _annotation_file(split), split == "train")
     faults = [*document.faults, *segmentation_faults(document, masks)]
@@ -32,7 +34,7 @@ def survey(root: Path, split: str, upright: bool = True, masks: bool = False) ->
     for fault in missing:
         faults += as_unread([fault]) if fault.where in unread else [fault]
     jobs = [
-        Job(root, path, size=sizes[name], upright=upright, unread=path in unread)
+        Job(root, path, size=sizes[name], upright=upright, bits=bits, unread=path in unread)
         for name in sorted(readable)
         for path in [f"{SPLITS[split]}/{name}"]
     ]

@@ -121,7 +121,18 @@ EXIF_ROTATED = Kind(
     "Nothing, if the annotations belong to the upright image.",
 )
 CMYK = Kind("CMYK image", NOTE, "It is converted to RGB.", "Nothing.")
-DEEP = Kind("image of more than 8 bits", NOTE, "Its upper 8 bits are taken.", "Nothing.")
+DEEP = Kind(
+    "image of more than 8 bits",
+    NOTE,
+    "The upper 8 bits of its range are taken.",
+    "Nothing, or type dataset.bits=12 or dataset.bits=16 for the range of all.",
+)
+UNKNOWN_RANGE = Kind(
+    "image whose range cannot be told",
+    ERROR,
+    _STOPS_LATER,
+    "Type dataset.bits=12 or dataset.bits=16, or convert the images to 8 bits.",
+)
 GREY = Kind("grey image", NOTE, "It is converted to RGB with three equal channels.", "Nothing.")
 PALETTE = Kind("palette image", NOTE, "It is converted to RGB.", "Nothing.")
 TRANSPARENT = Kind(

@@ -8,6 +8,7 @@ from pathlib import Path
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault
 from pvt_bench.datasets.image_faults import Job
+from pvt_bench.datasets.images import LEFT_BEHIND
 
 
 @dataclass
@@ -31,7 +32,11 @@ def list_sizes(folder: Path) -> dict[str, int]:
 def list_folders(folder: Path) -> list[str]:
     """The folders within a folder, sorted, without hidden ones."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(
+            e.name
+            for e in entries
+            if e.is_dir() and not e.name.startswith(".") and e.name not in LEFT_BEHIND
+        )
 
 
 def check_listed(root: Path, folder: str, names: Iterable[str]) -> tuple[list[Fault], list[str]]:

@@ -61,12 +61,17 @@ def file_stamp(path: Path) -> dict[str, int | str]:
     return {"size": stat.st_size, **times, "sample": sample}
 
 
+def stat_digest(folder: Path, files: Sequence[str]) -> str:
+    """What changes with names, sizes and times of `files` below `folder`."""
+    names = hashlib.sha256(os.fsencode("\n".join(files))).hexdigest()
+    return f"{names} {_combine(_stat, folder, files)}"
+
+
 def _sample_all(folder: Path, files: Sequence[str], index: Path | None) -> str:
     """The digest of a sample of all files, from the index where none of them has changed."""
     if index is None or len(files) < MANY:
         return _combine(_sample, folder, files)
-    names = hashlib.sha256(os.fsencode("\n".join(files))).hexdigest()
-    stamp = {"names": names, "files": _combine(_stat, folder, files)}
+    stamp = {"files": stat_digest(folder, files)}
 
     def read() -> Index:
         with progress_bar(f"reading samples of {folder.name}", len(files)) as bar:

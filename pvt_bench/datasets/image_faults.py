@@ -11,6 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault, Kind, as_unread
+from pvt_bench.datasets.images import to_8_bits
+from pvt_bench.errors import InputError
 
 TINY_SIDE = 32  # pixels; the networks' largest stride
 EXIF_ORIENTATION = 0x0112
@@ -34,14 +36,15 @@ class Job:
     """An image to read whole.
 
     `image` and `mask` are below `root`. `size`: the (height, width) that the image should have,
-    `upright` as its EXIF orientation says or as it is stored. `num_classes`: the highest value of
-    the mask. `unread`: the task leaves the image out.
+    `upright` as its EXIF orientation says or as it is stored. `bits`: see `images.open_image`.
+    `num_classes`: the highest value of the mask. `unread`: the task leaves the image out.
     """
 
     root: Path
     image: str
     size: Size | None = None
     upright: bool = True
+    bits: int | None = None
     mask: str | None = None
     num_classes: int = 0
     unread: bool = False
@@ -49,12 +52,23 @@ class Job:
 
 def inspect(job: Job) -> list[Fault]:
     """Everything wrong with a job's files."""
-    faults, size, turns = _inspect_image(job.root, job.image, job.upright)
+    faults, size, turns = _inspect_image(job)
     if job.size is not None and size is not None:
         faults += _compare_sizes(job.image, size, job.size, turns, job.upright)
     if job.mask is not None:
         faults += _inspect_mask(job, size)
     return as_unread(faults) if job.unread else faults
+
+
+def _judge_depth(image: Image.Image, path: Path, bits: int | None) -> list[tuple[Kind, str]]:
+    """Whether an image of more than 8 bits can be told to have some range."""
+    if image.mode[0] not in "IF":
+        return []
+    try:
+        to_8_bits(image, path, bits)
+    except InputError:
+        return [(kinds.UNKNOWN_RANGE, "values {:g} to {:g}".format(*image.getextrema()))]
+    return []
 
 
 def check_size(root: Path, name: str, expected: Size, upright: bool) -> list[Fault]:
@@ -83,8 +97,9 @@ def _compare_sizes(
     return [Fault(kind, name, _differ(size, expected))]
 
 
-def _inspect_image(root: Path, name: str, upright: bool) -> tuple[list[Fault], Size | None, bool]:
+def _inspect_image(job: Job) -> tuple[list[Fault], Size | None, bool]:
     """The faults of an image, its (height, width) where it is whole, whether EXIF turns it."""
+    root, name = job.root, job.image
     try:
         with _opened(root / name) as image:
             width, height = image.size
@@ -94,13 +109,14 @@ def _inspect_image(root: Path, name: str, upright: bool) -> tuple[list[Fault], S
             # A JPEG is read at an eighth of its size: every byte of it, but with less arithmetic.
             image.draft(None, (width // 8, height // 8))
             image.load()
+            found += _judge_depth(image, root / name, job.bits)
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as error:  # Pillow's decoders raise whatever they stumble upon
         return [_explain(root / name, name, error)], None, False
     if orientation in range(2, 9):
         found.append((kinds.EXIF_ROTATED, f"orientation {orientation}"))
     turns = orientation in QUARTER_TURNS
-    size = (width, height) if turns and upright else (height, width)
+    size = (width, height) if turns and job.upright else (height, width)
     return [Fault(kind, name, detail) for kind, detail in found], size, turns
 
 

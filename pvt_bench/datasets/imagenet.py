@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data import auto_augment as timm_augment
@@ -17,7 +18,8 @@ from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.imagenet_files import class_names, list_files
 from pvt_bench.datasets.images import MEAN, STD, open_image
 from pvt_bench.datasets.trees import find_root
-from pvt_bench.datasets.views import View, Views, find_split
+from pvt_bench.datasets.views import View, Views, find_split, turns_upright
+from pvt_bench.errors import InputError
 
 SPLITS = {"train": "train", "val": "val"}
 
@@ -48,7 +50,8 @@ class ImageNet(Views):
     side is resized to `test_resize` and the middle, `size` wide and high, is kept.
 
     index: a folder for the lists of files, so that they are not searched for again; or None.
-    on_damaged: see `View`.
+    on_damaged: see `View`. exif: "apply" turns images upright as their EXIF orientation says,
+    "ignore" takes them as they are stored. bits: see `pvt_bench.datasets.images.open_image`.
     """
 
     def __init__(
@@ -66,11 +69,15 @@ class ImageNet(Views):
         random_erasing: float,
         index: str | None = None,
         on_damaged: str = "error",
+        exif: str = "apply",
+        bits: int | None = None,
     ) -> None:
         self.name = name
         self.root = find_root(name, root)
         self.index = Path(index).expanduser() if index else None
         self.on_damaged = on_damaged
+        self.upright = turns_upright(exif)
+        self.bits = bits
         self.test_transform: Callable[[Image.Image], Tensor] = v2.Compose(
             [
                 v2.Resize(test_resize, v2.InterpolationMode(interpolation)),
@@ -106,6 +113,8 @@ class ImageNet(Views):
             self.index,
             self.on_damaged,
             training,
+            self.upright,
+            self.bits,
         )
 
 
@@ -128,12 +137,24 @@ class ImageNetClassification(View):
         index: Path | None,
         on_damaged: str,
         training: bool,
+        upright: bool,
+        bits: int | None,
     ) -> None:
         self.folder = root / split
         self.files = list_files(name, root, split, index)
         super().__init__(len(self.files.labels), on_damaged, training)
         self.class_names = class_names(root, self.files.wnids)
         self.transform = transform
+        self.upright = upright
+        self.bits = bits
+        self.left_out = self.files.left_out
+        counts = np.bincount(self.files.labels, minlength=self.num_classes)
+        self.unseen = tuple(np.array(self.class_names, object)[counts == 0])
+        if self.num_classes < 2:
+            raise InputError(
+                f"{self.folder} has one class, {self.class_names[0]}: there is nothing to tell "
+                "apart. Expected a folder for each of two classes or more."
+            )
         self.former_fingerprint = self.files.fingerprint
         self.fingerprint = fingerprint(
             self.files.labels_digest(), self.folder, self.files.paths(), index
@@ -142,7 +163,7 @@ class ImageNetClassification(View):
 
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """One image and its label."""
-        image = open_image(self.folder / self.files.path(index))
+        image = open_image(self.folder / self.files.path(index), self.upright, self.bits)
         target: dict[str, Any] = {
             "label": torch.tensor(int(self.files.labels[index])),
             "image_id": torch.tensor(index + 1),

@@ -8,22 +8,23 @@ from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault
 from pvt_bench.datasets.file_faults import Survey, check_listed, list_folders, list_sizes
 from pvt_bench.datasets.image_faults import Job
-from pvt_bench.datasets.imagenet_files import SUFFIXES, list_files
+from pvt_bench.datasets.imagenet_files import list_files
+from pvt_bench.datasets.images import is_image
 from pvt_bench.errors import InputError
 
 FOLDERS = ("train", "val")
 
 
-def survey(root: Path, split: str, upright: bool = True) -> Survey:
+def survey(root: Path, split: str, upright: bool = True, bits: int | None = None) -> Survey:
     """Everything wrong with a split, "train" or "val", but what lies within its images."""
     if not (root / split).is_dir():
         return Survey([Fault(kinds.FOLDER_MISSING, f"{split}/")])
     wnids = list_folders(root / split)
     found = Survey(classes=wnids)
     if not wnids:
-        return _survey_flat(root, split)
+        return _survey_flat(root, split, bits)
     for wnid in wnids:
-        _add_class(found, root, split, wnid)
+        _add_class(found, root, split, wnid, bits)
     outside = [f"{split}/{name}" for name in sorted(list_sizes(root / split))]
     found.faults += [Fault(kinds.OUTSIDE_CLASS, name) for name in outside]
     if not found.jobs:
@@ -63,9 +64,9 @@ def compare_classes(train: Survey, val: Survey) -> list[Fault]:
     ]
 
 
-def _add_class(found: Survey, root: Path, split: str, wnid: str) -> None:
+def _add_class(found: Survey, root: Path, split: str, wnid: str, bits: int | None) -> None:
     sizes = list_sizes(root / split / wnid)
-    images = sorted(name for name in sizes if name.lower().endswith(SUFFIXES))
+    images = sorted(name for name in sizes if is_image(name))
     place = f"{split}/{wnid}"
     if not images:
         found.faults.append(Fault(kinds.EMPTY_CLASS, f"{place}/"))
@@ -73,12 +74,12 @@ def _add_class(found: Survey, root: Path, split: str, wnid: str) -> None:
         found.faults.append(Fault(kinds.OTHER_EXTENSION, f"{place}/{name}"))
     for name in images:
         if sizes[name]:
-            found.jobs.append(Job(root, f"{place}/{name}"))
+            found.jobs.append(Job(root, f"{place}/{name}", bits=bits))
         else:
             found.faults.append(Fault(kinds.FILE_EMPTY, f"{place}/{name}"))
 
 
-def _survey_flat(root: Path, split: str) -> Survey:
+def _survey_flat(root: Path, split: str, bits: int | None) -> Survey:
     """The validation images in one folder, as they come, with their truth beside it."""
     try:
         files = list_files("imagenet", root, split, index=None)
@@ -86,4 +87,6 @@ def _survey_flat(root: Path, split: str) -> Survey:
         return Survey([Fault(kinds.NOT_READABLE, f"{split}/", str(error))])
     names = [files.path(place) for place in range(len(files.labels))]
     faults, readable = check_listed(root, split, names)
-    return Survey(faults, [Job(root, f"{split}/{name}") for name in readable], files.wnids)
+    return Survey(
+        faults, [Job(root, f"{split}/{name}", bits=bits) for name in readable], files.wnids
+    )

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pvt_bench.datasets.images import LEFT_BEHIND, ending, is_image
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.trees import check_tree
 from pvt_bench.errors import InputError
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
 TREE = """
   train/<WordNet id>/*.JPEG
   val/<WordNet id>/*.JPEG
@@ -33,7 +33,8 @@ class Files:
     """The N images of a split in the order of their names.
 
     `labels` (N,) are places in `wnids`, all WordNet ids, sorted. `in_class_folders`: each image
-    lies in the folder of its class. `empty` are the places of files without content.
+    lies in the folder of its class. `empty` are the places of files without content. `left_out`
+    counts the files that are no images, by how their names end.
     """
 
     wnids: list[str]
@@ -42,6 +43,7 @@ class Files:
     in_class_folders: bool
     empty: list[int]
     fingerprint: str
+    left_out: dict[str, int]
 
     def path(self, index: int) -> str:
         """Where an image lies below the folder of its split."""
@@ -91,7 +93,8 @@ def list_files(name: str, root: Path, split: str, index: Path | None) -> Files:
             )
         labels = np.searchsorted(wnids, own)[labels]
     empty, fingerprint = kept.facts["empty"], kept.facts["fingerprint"]
-    return Files(wnids, kept.arrays["names"], labels, truth is None, empty, fingerprint)
+    left_out = kept.facts["left_out"]
+    return Files(wnids, kept.arrays["names"], labels, truth is None, empty, fingerprint, left_out)
 
 
 def class_names(root: Path, wnids: list[str]) -> list[str]:
@@ -119,16 +122,18 @@ def _scan_folders(folder: Path, wnids: list[str]) -> Index:
     names: list[bytes] = []
     sizes: list[int] = []
     labels: list[int] = []
+    left_out: Counter[str] = Counter()
     for label, wnid in enumerate(wnids):
-        found = _images(folder / wnid)
+        found = _images(folder / wnid, left_out)
         names += found
         sizes += found.values()
         labels += [label] * len(found)
-    return _index(folder, names, sizes, labels, wnids)
+    return _index(folder, names, sizes, labels, wnids, left_out)
 
 
 def _scan_flat(folder: Path, truth: Path) -> Index:
-    found = dict(sorted(_images(folder).items()))
+    left_out: Counter[str] = Counter()
+    found = dict(sorted(_images(folder, left_out).items()))
     classes = _kaggle_classes(truth) if truth.name == KAGGLE else _devkit_classes(truth, found)
     unknown = [os.fsdecode(name) for name in found if Path(os.fsdecode(name)).stem not in classes]
     if unknown:
@@ -139,17 +144,21 @@ def _scan_flat(folder: Path, truth: Path) -> Index:
     wnids = sorted(set(classes.values()))
     place = {wnid: number for number, wnid in enumerate(wnids)}
     labels = [place[classes[Path(os.fsdecode(name)).stem]] for name in found]
-    return _index(folder, list(found), list(found.values()), labels, wnids)
+    return _index(folder, list(found), list(found.values()), labels, wnids, left_out)
 
 
 def _index(
-    folder: Path, names: list[bytes], sizes: list[int], labels: list[int], wnids: list[str]
+    folder: Path,
+    names: list[bytes],
+    sizes: list[int],
+    labels: list[int],
+    wnids: list[str],
+    left_out: Counter[str],
 ) -> Index:
     """Everything in the order of names, and of classes where names are equal."""
     if not names:
         raise InputError(
-            f"There are no images ({', '.join(SUFFIXES)}) in {folder}. Expected in the dataset's "
-            f"folder:{TREE}"
+            f"There are no images in {folder}. Expected in the dataset's folder:{TREE}"
         )
     ordered = np.array(names)
     order = np.lexsort([np.array(labels), ordered])
@@ -158,7 +167,8 @@ def _index(
         digest.update(names[row] + f" {sizes[row]} {wnids[labels[row]]}\n".encode())
     arrays = {"names": ordered[order], "labels": np.array(labels, np.int64)[order]}
     empty = np.flatnonzero(np.array(sizes)[order] == 0).tolist()
-    return Index(arrays, {"wnids": wnids, "empty": empty, "fingerprint": digest.hexdigest()})
+    facts = {"wnids": wnids, "empty": empty, "fingerprint": digest.hexdigest()}
+    return Index(arrays, {**facts, "left_out": dict(left_out)})
 
 
 def _kaggle_classes(truth: Path) -> dict[str, str]:
@@ -196,19 +206,25 @@ def _devkit_classes(truth: Path, found: dict[bytes, int]) -> dict[str, str]:
     return {Path(os.fsdecode(n)).stem: wnid for n, wnid in zip(found, wnids, strict=True)}
 
 
-def _images(folder: Path) -> dict[bytes, int]:
-    """The image files of a folder and their sizes in bytes."""
+def _images(folder: Path, left_out: Counter[str]) -> dict[bytes, int]:
+    """The image files of a folder and their sizes in bytes; the others are counted."""
+    images = {}
     with os.scandir(folder) as entries:
-        return {
-            os.fsencode(entry.name): entry.stat().st_size
-            for entry in entries
-            if entry.name.lower().endswith(SUFFIXES)
-        }
+        for entry in entries:
+            if is_image(entry.name):
+                images[os.fsencode(entry.name)] = entry.stat().st_size
+            elif entry.is_file():
+                left_out[ending(entry.name)] += 1
+    return images
 
 
 def _class_folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(
+            e.name
+            for e in entries
+            if e.is_dir() and not e.name.startswith(".") and e.name not in LEFT_BEHIND
+        )
 
 
 def _truth_file(name: str, root: Path) -> Path:

@@ -6,7 +6,8 @@ from typing import Any
 from faster_coco_eval.core import mask as mask_api
 
 from pvt_bench.datasets import fault_kinds as kinds
-from pvt_bench.datasets.annotation_faults import Document, Found, Row, Size, is_number
+from pvt_bench.datasets.annotation_faults import Document, Found, Row, Size
+from pvt_bench.datasets.canonical import is_finite
 from pvt_bench.datasets.fault_kinds import Fault
 
 
@@ -53,4 +54,4 @@ def _judge_run_lengths(outline: Row, size: Size) -> Found:
 def _is_polygon(value: Any) -> bool:
     if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
         return False
-    return all(map(is_number, value))
+    return all(map(is_finite, value))

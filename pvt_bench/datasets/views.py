@@ -1,5 +1,7 @@
 """What every dataset answers: classification(), detection() or segmentation(), or why not."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
@@ -15,6 +17,8 @@ OFFERED: dict[str, tuple[str, ...]] = {
     "detection": ("coco", "digits"),
     "segmentation": ("ade20k", "digits"),
 }
+READ_FIRST = 8  # images before a run begins: tenths of a second
+EXIF = ("apply", "ignore")
 ON_DAMAGED = ("error", "skip")
 
 
@@ -58,6 +62,10 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     class_names: list[str]
     fingerprint: str
+    unseen: tuple[str, ...] = ()  # classes of which the view has nothing
+    left_out: Mapping[str, int] = MappingProxyType(
+        {}
+    )  # files that are no images, by how their names end
     former_fingerprint: str | None = None
     former_covers_images = False  # by their names and sizes
     dropped: dict[str, int]
@@ -91,6 +99,15 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
                 self._skip(place, error)
         raise InputError("No image of the training can be read.")
 
+    def read_some(self) -> None:
+        """Read a few images and targets of the whole, as a training would.
+
+        Raises:
+            InputError: what would end a run at its first steps.
+        """
+        for index in range(0, len(self), -(-len(self) // READ_FIRST)):
+            self[index]
+
     def _skip(self, index: int, error: DamagedImage) -> None:
         """Note and say once that an image is damaged, where that is no error."""
         if self.damaged is None:
@@ -102,6 +119,19 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """One image and its target; DamagedImage where the file cannot be read."""
         raise NotImplementedError
+
+
+def turns_upright(exif: str) -> bool:
+    """What `dataset.exif` says of images whose EXIF orientation is not upright."""
+    if exif not in EXIF:
+        raise InputError(f"There is no dataset.exif={exif}. {nearest(exif, EXIF)}")
+    return exif == "apply"
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first names and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def find_split(split: str, splits: dict[str, str]) -> str:

@@ -1,18 +1,30 @@
 """What all tasks share: a step over a dict of losses, the optimizer, results by image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from torch import Tensor, nn
 
+from pvt_bench.datasets.views import some_of
+from pvt_bench.screen import warn
 from pvt_bench.training.finite import check_finite
 from pvt_bench.training.processes import gather
 
 BuildOptimizer = Callable[[nn.Module], tuple[Any, Any]]
 # What a task keeps of an image: its id first, so that the order in which images come is forgotten.
 Result = tuple[int, Any]
+
+
+def tell_unscored(metric: str, names: Sequence[str], unscored: Sequence[bool]) -> None:
+    """Say that a mean is over fewer classes than the data names."""
+    missing = [name for name, absent in zip(names, unscored, strict=True) if absent]
+    if missing:
+        warn(
+            f"{metric} is over {len(names) - len(missing)} of {len(names)} classes: the validation "
+            f"has nothing of {some_of(missing)}"
+        )
 
 
 class Task(L.LightningModule):

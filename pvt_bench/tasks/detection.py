@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pvt_bench.measure.average_precision import Evaluation, Kind, evaluate
-from pvt_bench.tasks.base import Task
+from pvt_bench.tasks.base import Task, tell_unscored
 from pvt_bench.tasks.pictures import draw_detections, draw_precision_recall
 
 Found = list[dict[str, Any]]
@@ -107,6 +107,8 @@ def score_saved(view: Any, directory: Path) -> dict[str, float]:
     if "masks" in view[0][1]:
         kinds["mask_"] = "segm"
     parts = {prefix: evaluate(view.ground_truth, found, kind) for prefix, kind in kinds.items()}
+    absent = np.isnan(parts[""].precision[0, 0]).tolist()
+    tell_unscored("AP", view.class_names, absent)
     write_per_class(directory / "per_class.csv", view.ground_truth, parts)
     curves = precision_recall(parts)
     curves.to_csv(directory / "precision_recall.csv", index=False)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pvt_bench.errors import InputError
 from pvt_bench.measure.segmentation import by_class, count_pixels, segmentation_scores
-from pvt_bench.tasks.base import BuildOptimizer, Task
+from pvt_bench.tasks.base import BuildOptimizer, Task, tell_unscored
 from pvt_bench.tasks.charts import draw_confusion
 from pvt_bench.tasks.maps import draw_segmentations
 
@@ -139,6 +139,7 @@ def write_scores(view: Any, directory: Path, matrix: NDArray[np.int64]) -> dict[
     """Write tables by class and pictures of counts (K, K); the metrics, `val/mIoU` first."""
     names = view.class_names
     iou, accuracy = by_class(matrix)
+    tell_unscored("mIoU", names, np.isnan(iou).tolist())
     columns = {"class": names, "IoU": iou, "accuracy": accuracy, "pixels": matrix.sum(axis=1)}
     pd.DataFrame(columns).to_csv(directory / "per_class.csv", index=False)
     pd.DataFrame(matrix, names, names).to_csv(directory / "confusion.csv")

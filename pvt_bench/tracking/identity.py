@@ -27,7 +27,7 @@ EXCLUDED = (
     "trainer.checkpoint_every",  # a resume continues exactly where the checkpoint was taken
 )
 # Keys that came later, with the value that all runs had before: at that value they do not count.
-LATER = {"dataset.exif": "apply"}
+LATER = {"dataset.exif": "apply", "dataset.bits": None}
 # Paths that a run may be given: where one is set, the digest of the file must be given instead.
 DIGESTED = ("weights", "model.weights")
 
