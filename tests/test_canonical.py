@@ -115,7 +115,7 @@ def outcome(config: Any, directory: Path) -> tuple[list[float], dict[str, float]
         optimizer.zero_grad()
         sum(parts.values()).backward()
         optimizer.step()
-        losses += [float(part) for part in parts.values()]
+        losses += [part.item() for part in parts.values()]
     network.score_threshold = 0.0  # so that there is something to score
     module = build_module(config, network, None, data["val"])
     directory.mkdir(parents=True)
@@ -325,24 +325,46 @@ KEYS = {
 REMOVED = object()
 
 
+def respell(value: Any) -> Any:
+    """A value as another tool may write it."""
+    return str(value) if isinstance(value, int | float) else value
+
+
+# A value by what was there, in turn.
+CHANGES: tuple[Callable[[Any, random.Random], Any], ...] = (
+    lambda value, draw: REMOVED,
+    lambda value, draw: None,
+    lambda value, draw: respell(value),
+    lambda value, draw: float(value) if type(value) is int else value,
+    lambda value, draw: draw.choice(VALUES),
+    lambda value, draw: draw.choice(VALUES),
+)
+
+
 def spoil(document: Document, draw: random.Random) -> None:
     """Put odd values into one or two places."""
     for _ in range(draw.randint(1, 2)):
         part = draw.choice(["images", "annotations", "annotations", "annotations", "categories"])
         key = draw.choice(KEYS[part])
         rows = document[part]
-        value: Any = draw.choice([REMOVED, "duplicate", *VALUES])
+        change = draw.choice(CHANGES)
         for row in rows if draw.random() < 0.3 else [draw.choice(rows)]:
-            if value is REMOVED:
+            if draw.random() < 0.1:
+                row[key] = rows[0].get(key)  # a duplicate
+            elif isinstance(row.get(key), list) and draw.random() < 0.5:
+                spoil_list(row[key], draw)
+            elif (value := change(row.get(key), draw)) is REMOVED:
                 row.pop(key, None)
-            elif value == "duplicate":
-                row[key] = rows[0].get(key)
-            elif key == "bbox" and draw.random() < 0.7:
-                box = list(row[key]) if isinstance(row.get(key), list) else [1, 1, 5, 5]
-                box[draw.randrange(len(box))] = value
-                row[key] = box
             else:
                 row[key] = value
+
+
+def spoil_list(values: list[Any], draw: random.Random) -> None:
+    """Put an odd value somewhere into a box, or into the first polygon."""
+    while values and isinstance(values[0], list):
+        values = values[0]
+    if values:
+        values[draw.randrange(len(values))] = draw.choice(VALUES)
 
 
 def canonical(config: Any, root: Path, target: Path) -> Path:
@@ -372,10 +394,12 @@ def try_seed(seed: int, place: Path) -> bool:
     return True
 
 
-SLOW = [pytest.param(start, marks=pytest.mark.slow) for start in range(30, 330, 30)]
+SEEDS = 15
+SLOW = [pytest.param(start, marks=pytest.mark.slow) for start in range(SEEDS, 20 * SEEDS, SEEDS)]
 
 
 @pytest.mark.parametrize("start", [0, *SLOW])
 def test_random_data_works_or_is_refused(start: int, tmp_path: Path) -> None:
-    passed = [seed for seed in range(start, start + 30) if try_seed(seed, tmp_path / str(seed))]
-    assert 5 <= len(passed) <= 28
+    seeds = range(start, start + SEEDS)
+    passed = [seed for seed in seeds if try_seed(seed, tmp_path / str(seed))]
+    assert 0 < len(passed) < SEEDS

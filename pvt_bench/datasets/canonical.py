@@ -16,6 +16,7 @@ Document = dict[str, Any]
 Row = dict[str, Any]
 CROWD = {0: 0, 1: 1, "0": 0, "1": 1, "": 0, None: 0}  # false is 0 there, and true is 1
 MASK = 2**31  # pixels; no image that is read has as many
+FAR = 2**20  # pixels; the library that fills polygons walks along every pixel of their edges
 LARGEST = 2**53  # up to it every whole number is exact in all tools that read JSON
 
 
@@ -63,6 +64,26 @@ def number(value: Any) -> Any:
 def is_finite(value: Any) -> bool:
     """Whether a value is a number that arithmetic can use; true and false are not."""
     return type(value) in (int, float) and abs(value) < LARGEST and not math.isnan(value)
+
+
+def is_polygon(value: Any) -> bool:
+    """Whether a value is a list of at least three points, [x1, y1, x2, y2, ...], in reach."""
+    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
+        return False
+    return all(is_finite(each) and abs(each) < FAR for each in value)
+
+
+def is_run_lengths(value: Any) -> bool:
+    """Whether a value can be the `counts` of a mask, as a list or packed into a text."""
+    if isinstance(value, list):
+        return all(type(each) is int and 0 <= each < MASK for each in value)
+    return isinstance(value, str)
+
+
+def _is_outline(value: Any) -> bool:
+    if isinstance(value, dict):
+        return is_run_lengths(value.get("counts"))
+    return isinstance(value, list) and bool(value) and all(map(is_polygon, value))
 
 
 def _is_id(value: Any) -> bool:
@@ -152,7 +173,8 @@ def _measure(row: Row, size: tuple[Any, Any]) -> float | None:
     """The pixels of an object's mask, or else of its box; None where there is no usable box."""
     height, width = size
     outline, box = row.get("segmentation"), row.get("bbox")
-    if outline and _is_id(height) and _is_id(width) and 0 < height * width < MASK:
+    sized = _is_id(height) and _is_id(width) and 0 < height * width < MASK
+    if sized and _is_outline(outline):
         try:
             return float(mask_api.area(mask_api.segmToRle(outline, width, height)))
         except (KeyError, IndexError, RuntimeError, TypeError, ValueError, OverflowError):

@@ -7,7 +7,7 @@ from faster_coco_eval.core import mask as mask_api
 
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.annotation_faults import Document, Found, Row, Size
-from pvt_bench.datasets.canonical import is_finite
+from pvt_bench.datasets.canonical import is_polygon, is_run_lengths
 from pvt_bench.datasets.fault_kinds import Fault
 
 
@@ -26,7 +26,7 @@ def _judge_outline(outline: Any, size: Size) -> Found:
     if not outline:
         yield kinds.NO_SEGMENTATION, ""
     elif isinstance(outline, list):
-        if not all(map(_is_polygon, outline)):
+        if not all(map(is_polygon, outline)):
             yield kinds.MALFORMED_SEGMENTATION, "expected polygons [x1, y1, x2, y2, x3, y3, ...]"
     elif isinstance(outline, dict) and outline.get("size") not in (None, list(size)):
         yield kinds.OTHER_SEGMENTATION_SIZE, f"{outline['size']}, expected {list(size)}"
@@ -38,8 +38,11 @@ def _judge_outline(outline: Any, size: Size) -> Found:
 
 def _judge_run_lengths(outline: Row, size: Size) -> Found:
     height, width = size
+    counts = outline.get("counts")
+    if not is_run_lengths(counts):
+        yield kinds.MALFORMED_SEGMENTATION, "expected 'counts', run lengths or a text"
+        return
     try:
-        counts = outline["counts"]
         if isinstance(counts, list):
             covered = sum(counts)
         else:
@@ -49,9 +52,3 @@ def _judge_run_lengths(outline: Row, size: Size) -> Found:
         return
     if covered != height * width:
         yield kinds.MALFORMED_SEGMENTATION, f"it covers {covered} of {height * width} pixels"
-
-
-def _is_polygon(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
-        return False
-    return all(map(is_finite, value))

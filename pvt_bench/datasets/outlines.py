@@ -66,5 +66,5 @@ def _polygons(segmentation: Any) -> "list[array[float]]":
         return []
     try:
         return [array("d", ring) for ring in segmentation]
-    except TypeError:
+    except (OverflowError, TypeError):
         return []
