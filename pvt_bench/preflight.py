@@ -3,16 +3,18 @@
 `python -m pvt_bench.preflight task=coco_retinanet dataset=coco dataset.root=PATH`
 
 Reads every image that the task would read, with all cores, and lists what is wrong by kind; all of
-it goes into `preflight.json` under results_dir. A model is not needed, other words are those of a
-run. Exit code 0: no errors, though there may be notes on what the readers handle; 1: errors, with
-which training or its score would stop or be wrong; 2: the command cannot be used; 130: interrupted.
+it goes into `preflight.json` under results_dir, with a digest of every byte that was read. A model
+is not needed, other words are those of a run. Exit code 0: no errors, though there may be notes on
+what the readers handle; 1: errors, with which training or its score would stop or be wrong; 2: the
+command cannot be used; 130: interrupted.
 """
 
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,6 @@ from pvt_bench.screen import progress_bar, say
 if TYPE_CHECKING:
     from pvt_bench.datasets.fault_kinds import Fault, Kind
     from pvt_bench.datasets.file_faults import Survey
-    from pvt_bench.datasets.image_faults import Job
 
 CLEAN, FAULTY = 0, 1
 SHOWN = 10  # faults of a kind in the terminal
@@ -83,8 +84,9 @@ def check_dataset(config: DictConfig) -> int:
     options["bits"] = config.dataset.get("bits")
     surveys = survey(tree, view, splits, options)
     faults = _compare_classes(config, surveys)
+    content = {}
     for split, found in surveys.items():
-        seen = [*found.faults, *read_images(found.jobs, f"reading {split}")]
+        seen, content[split] = read_images(found, f"reading {split}")
         faults += forgive(seen, split, config.dataset.get("on_damaged", "error"))
     kinds = by_kind(faults)
     show(kinds)
@@ -95,6 +97,7 @@ def check_dataset(config: DictConfig) -> int:
         "root": str(tree.absolute()),
         "splits": list(splits),
         "images": images,
+        "content": content,
         "seconds": round(time.monotonic() - began, 1),
     }
     errors = write(report_file, facts, kinds)
@@ -102,17 +105,26 @@ def check_dataset(config: DictConfig) -> int:
     return FAULTY if errors else CLEAN
 
 
-def read_images(jobs: Sequence["Job"], name: str) -> Iterator["Fault"]:
-    """Read images whole, with all cores; what is wrong with them, in their order."""
-    from pvt_bench.datasets.image_faults import inspect
+def read_images(found: "Survey", name: str) -> tuple[list["Fault"], str]:
+    """Read a split's images whole, with all cores.
 
-    count = 0
-    with progress_bar(name, len(jobs)) as bar:
-        for found in spread(inspect, jobs, CHUNK):
-            yield from found
-            count += len(found)
+    Returns what is wrong with the split, in the images' order, and the SHA-256 of its content: of
+    the names of the files that are read, and of every byte of them.
+    """
+    from pvt_bench.datasets.fingerprints import full_digest
+    from pvt_bench.datasets.image_faults import look
+
+    faults, count = list(found.faults), 0
+    content = hashlib.sha256(full_digest(found.labels).encode())
+    with progress_bar(name, len(found.jobs)) as bar:
+        looks = spread(look, found.jobs, CHUNK)
+        for job, (seen, digest) in zip(found.jobs, looks, strict=True):
+            content.update(f"{job.image} {digest}\n".encode("utf-8", "surrogateescape"))
+            faults += seen
+            count += len(seen)
             bar.note = f"faults: {count:,}" if count else ""
             bar.advance()
+    return faults, content.hexdigest()
 
 
 def by_kind(faults: Sequence["Fault"]) -> dict["Kind", list["Fault"]]:

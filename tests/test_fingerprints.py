@@ -104,10 +104,12 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 
 
 def test_the_full_digest_is_of_every_byte(folder: Path) -> None:
-    single = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES]
-    assert full_digest(folder, FILES) == hashlib.sha256("".join(single).encode()).hexdigest()
+    files = [folder / name for name in FILES]
+    single = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    before = full_digest(files)
+    assert before == hashlib.sha256(b"".join(single)).hexdigest()
     flip_byte(folder / "c.jpg", 5_000)  # of no sample
-    assert full_digest(folder, FILES) != hashlib.sha256("".join(single).encode()).hexdigest()
+    assert full_digest(files) != before
 
 
 def test_annotations_of_equal_size_and_time_are_read_anew(tmp_path: Path) -> None:

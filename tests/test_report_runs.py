@@ -100,6 +100,20 @@ def test_the_table_holds_what_the_records_hold(results: Path) -> None:
     assert (train["content.training"], train["content.evaluation"]) == ("a" * 36, "b" * 36)
 
 
+def test_runs_from_before_a_key_share_its_value_of_then(tmp_path: Path) -> None:
+    """The key came later, and at that value the result is that of before."""
+    old, new, other = (
+        settings(*TRAIN, "dataset=coco", f"seed={seed}", f"dataset.exif={exif}")
+        for seed, exif in enumerate(("apply", "apply", "ignore"))
+    )
+    del old["dataset"]["exif"], old["dataset"]["bits"]
+    for config in (old, new, other):
+        make_run(tmp_path / "results", config, {**COST, "val/AP": 0.4})
+    table = load_runs(tmp_path / "results").table.sort_values("seed")
+    assert table["dataset.exif"].tolist() == ["apply", "apply", "ignore"]
+    assert table["dataset.bits"].tolist() == ["None"] * 3
+
+
 def test_a_store_gives_the_same_runs_as_the_records(results: Path, server: str) -> None:
     ours = load_runs(results)
     for uri in (address(results), server):

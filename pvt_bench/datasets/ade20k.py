@@ -187,9 +187,13 @@ class ADE20KSegmentation(View):
         segments = read_segments(self.segment_files[index], self.num_classes)
         height, width = segments.shape
         if image.shape[-2:] != segments.shape:
+            other = "ignore" if self.upright else "apply"
+            swapped = image.shape[-2:] == (width, height)
             raise InputError(
                 f"{self.image_files[index]} has {image.shape[-1]} x {image.shape[-2]} pixels, but "
                 f"{self.segment_files[index]} has {width} x {height}: they do not belong together."
+                + f" If EXIF turns the image, type dataset.exif={other}."
+                * swapped
             )
         if self.training:
             image, segments = self._augment(image, segments)

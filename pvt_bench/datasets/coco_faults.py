@@ -38,7 +38,7 @@ def survey(
         for name in sorted(readable)
         for path in [f"{SPLITS[split]}/{name}"]
     ]
-    return Survey(faults, jobs, _classes(document))
+    return Survey(faults, jobs, _classes(document), [root / _annotation_file(split)])
 
 
 def quick_faults(

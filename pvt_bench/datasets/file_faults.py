@@ -13,11 +13,15 @@ from pvt_bench.datasets.images import LEFT_BEHIND
 
 @dataclass
 class Survey:
-    """What is wrong with a split before its images are read, the images to read, its classes."""
+    """What is wrong with a split before its images are read, the images to read, its classes.
+
+    `labels`: the files of labels that belong to no single image.
+    """
 
     faults: list[Fault] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
+    labels: list[Path] = field(default_factory=list)
 
 
 def list_sizes(folder: Path) -> dict[str, int]:

@@ -6,20 +6,19 @@ digest is kept in the index, and the files are read again only where a size or a
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.errors import InputError
-from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar
 
 BLOCK = 4096  # bytes
 BLOCKS = 16  # of a larger file, evenly spaced, the first and the last of it among them
 THREADS = 16  # reading waits for disks and networks, not for cores
-CHUNK = 64  # files that a thread or a process takes at a time
+CHUNK = 64  # files that a thread takes at a time
 # Fewer files are read in a moment; looking up what was kept of them would take as long.
 MANY = 10_000
 
@@ -39,13 +38,15 @@ def fingerprint(labels: str, folder: Path, files: Sequence[str], index: Path | N
     return hashlib.sha256(f"{labels} {content}".encode()).hexdigest()
 
 
-def full_digest(folder: Path, files: Sequence[str]) -> str:
-    """The SHA-256 of every byte of `files` below `folder`, in their order; read with all cores."""
+def full_digest(files: Iterable[Path]) -> str:
+    """The SHA-256 of every byte of `files`; one that cannot be read counts as empty."""
     whole = hashlib.sha256()
-    with progress_bar(f"hashing {folder.name}", len(files)) as bar:
-        for digest in spread(partial(_hash, folder), files, CHUNK):
-            whole.update(digest.encode())
-            bar.advance()
+    for path in files:
+        try:
+            with path.open("rb") as content:
+                whole.update(hashlib.file_digest(content, "sha256").digest())
+        except OSError:
+            whole.update(hashlib.sha256().digest())
     return whole.hexdigest()
 
 
@@ -129,8 +130,3 @@ def _sample(path: Path) -> str:
     finally:
         os.close(handle)
     return f"{size} {digest.hexdigest()}"
-
-
-def _hash(folder: Path, file: str) -> str:
-    with (folder / file).open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

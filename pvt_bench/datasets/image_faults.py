@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault, Kind, as_unread
+from pvt_bench.datasets.fingerprints import full_digest
 from pvt_bench.datasets.images import to_8_bits
 from pvt_bench.errors import InputError
 
@@ -50,13 +51,19 @@ class Job:
     unread: bool = False
 
 
+def look(job: Job) -> tuple[list[Fault], str]:
+    """What is wrong with a job's files, and the SHA-256 of all their bytes."""
+    files = [job.image] if job.mask is None else [job.image, job.mask]
+    return inspect(job), full_digest(job.root / name for name in files)
+
+
 def inspect(job: Job) -> list[Fault]:
     """Everything wrong with a job's files."""
     faults, size, turns = _inspect_image(job)
     if job.size is not None and size is not None:
         faults += _compare_sizes(job.image, size, job.size, turns, job.upright)
     if job.mask is not None:
-        faults += _inspect_mask(job, size)
+        faults += _inspect_mask(job, size, turns)
     return as_unread(faults) if job.unread else faults
 
 
@@ -91,10 +98,15 @@ def _compare_sizes(
     """Where a size is not the expected one; `turns`: whether EXIF turns it by a quarter."""
     if size == expected:
         return []
-    kind = kinds.OTHER_SIZE
-    if turns and size == expected[::-1]:
-        kind = kinds.SIZE_AS_STORED if upright else kinds.SIZE_UPRIGHT
+    kind = _kind_of_size(size, expected, turns, upright, kinds.OTHER_SIZE)
     return [Fault(kind, name, _differ(size, expected))]
+
+
+def _kind_of_size(size: Size, expected: Size, turns: bool, upright: bool, other: Kind) -> Kind:
+    """The kind of a wrong size: EXIF's quarter turn, or the `other` one."""
+    if not turns or size != expected[::-1]:
+        return other
+    return kinds.SIZE_AS_STORED if upright else kinds.SIZE_UPRIGHT
 
 
 def _inspect_image(job: Job) -> tuple[list[Fault], Size | None, bool]:
@@ -158,7 +170,7 @@ def _explain(path: Path, name: str, error: Exception) -> Fault:
     return Fault(kinds.DAMAGED, name, str(error) or type(error).__name__)
 
 
-def _inspect_mask(job: Job, size: Size | None) -> list[Fault]:
+def _inspect_mask(job: Job, size: Size | None, turns: bool) -> list[Fault]:
     name = str(job.mask)
     try:
         with _opened(job.root / name) as image:
@@ -169,8 +181,10 @@ def _inspect_mask(job: Job, size: Size | None) -> list[Fault]:
     if values.ndim != 2 or values.dtype != np.uint8:
         return [Fault(kinds.MASK_MODE, name, f"mode {mode}")]
     faults = []
-    if size not in (None, values.shape):
-        faults.append(Fault(kinds.OTHER_MASK_SIZE, name, _differ(values.shape, size)))
+    if size is not None and size != values.shape:
+        kind = _kind_of_size(size, values.shape, turns, job.upright, kinds.OTHER_MASK_SIZE)
+        where = name if kind is kinds.OTHER_MASK_SIZE else job.image
+        faults.append(Fault(kind, where, _differ(values.shape, size)))
     present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
     unknown = present[(present > job.num_classes) & ~np.isin(present, IGNORED)]
     if len(unknown):

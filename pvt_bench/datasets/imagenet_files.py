@@ -25,6 +25,7 @@ or the validation images as they come, in one folder, with their truth
   or LOC_val_solution.csv, of Kaggle"""
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 TRUTH, META, KAGGLE = "ILSVRC2012_validation_ground_truth.txt", "meta.mat", "LOC_val_solution.csv"
+TINY = "val_annotations.txt"
 NAMES = ("LOC_synset_mapping.txt", "synset_words.txt")
 
 
@@ -72,6 +73,7 @@ def list_files(name: str, root: Path, split: str, index: Path | None) -> Files:
         InputError: no such tree, no images, or an image whose class is not known.
     """
     check_tree(name, "ImageNet", root, [split], TREE)
+    _refuse_tiny(root)
     folder = root / split
     folders = _class_folders(folder)
     truth = None if folders else _truth_file(name, root)
@@ -145,6 +147,20 @@ def _scan_flat(folder: Path, truth: Path) -> Index:
     place = {wnid: number for number, wnid in enumerate(wnids)}
     labels = [place[classes[Path(os.fsdecode(name)).stem]] for name in found]
     return _index(folder, list(found), list(found.values()), labels, wnids, left_out)
+
+
+def _refuse_tiny(root: Path) -> None:
+    """Say how Tiny ImageNet's tree becomes one that is read."""
+    if not (root / "val" / TINY).is_file():
+        return
+    raise InputError(
+        f"{root.absolute()} has val/{TINY}: it is laid out as Tiny ImageNet, and images in the "
+        "folders of their classes are expected. Type there: for c in train/*; do "
+        'mv "$c"/images/* "$c"; rmdir "$c"/images; done; '
+        'while read -r image class rest || [ "$image" ]; do mkdir -p val/"$class"; '
+        f'mv val/images/"$image" val/"$class"; done < val/{TINY}; '
+        f"rmdir val/images; mv val/{TINY} ."
+    )
 
 
 def _index(

@@ -50,6 +50,7 @@ def load_index(
     expected = json.dumps({"version": VERSION, **stamp}, sort_keys=True)
     if (kept := _read(file, expected)) is not None:
         return kept
+    when = "again, as it has changed" if file.exists() else "for the first time"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         locked = FileLock(file.with_suffix(".lock")).acquire()
@@ -59,7 +60,7 @@ def load_index(
     with locked:
         kept = _read(file, expected)
         if kept is None:
-            say(f"reading {source} for the first time; what is read is kept in {folder}")
+            say(f"reading {source} {when}; what is read is kept in {folder}")
         return _keep(file, expected, build()) if kept is None else kept
 
 
@@ -71,7 +72,6 @@ def _read(file: Path, expected: str) -> Index | None:
         with safe_open(file, framework="pt") as content:  # torch maps, NumPy would copy
             held = content.metadata()
             if held["stamp"] != expected:
-                say(f"what {file.name} was made from has changed: it is made anew")
                 return None
             arrays = {name: content.get_tensor(name).numpy() for name in content.keys()}  # noqa: SIM118
         if held["checksum"] != _checksum(arrays):

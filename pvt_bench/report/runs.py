@@ -19,6 +19,7 @@ from pvt_bench.tracking.addresses import (
     sqlite_file,
     without_password,
 )
+from pvt_bench.tracking.identity import LATER
 
 # What is known of a run beside what it was set to and what it measured. `link` is a directory or
 # an address, `record` the directory of its record where that is known.
@@ -150,6 +151,8 @@ def _joined(source: Source, loaded: Loaded) -> Runs:
     params = loaded.params.reindex(info.index).map(canonical, na_action="ignore")
     params = params[sorted(params)]
     params[[key for key in ALWAYS if key not in params]] = None
+    for key in LATER.keys() & set(params):
+        params[key] = params[key].fillna(str(LATER[key]))
     metrics = loaded.metrics.reindex(info.index).astype(float)
     metrics[info["state"] != FINISHED] = float("nan")
     metrics = metrics[[name for name in metrics if name not in {*INFO, *params.columns}]]
