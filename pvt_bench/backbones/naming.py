@@ -1,10 +1,13 @@
 """What tensors are called: in published files, inside larger networks, in timm's pyramids."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Set
 from math import isqrt
 
 from torch import Tensor, nn
 
+from pvt_bench.backbones.files import NESTED
 from pvt_bench.backbones.pvt import STAGES, PyramidVisionTransformer
 
 Rules = tuple[tuple[str, str], ...]
@@ -46,11 +49,45 @@ def inside(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return found or state
 
 
-def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a backbone that a checkpoint of something larger holds."""
-    for prefix in WRAPPERS:
-        state = inside(state, prefix)
-    return state
+def unwrap(backbone: nn.Module, state: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """The tensors of a backbone that a checkpoint of something larger holds; before, their prefix.
+
+    It is the prefix behind which most of the backbone's names lie. Where these are few, the file
+    is another network's, and the usual prefixes go.
+    """
+    own = {plain_name(name) for name in backbone.state_dict()}
+    prefix = best_prefix(own, state)
+    if prefix is not None:
+        return prefix, inside(state, prefix)
+    for wrapper in WRAPPERS:
+        state = inside(state, wrapper)
+    return "", state
+
+
+def best_prefix(own: Set[str], names: Iterable[str]) -> str | None:
+    """The prefix in dotted names behind which most of `own`, plain names, lie; None if under half.
+
+    Among equals the order of `NESTED` decides, then the file's: a script has what it trains before
+    its momentum copy. A detector's `body` is the backbone alone, without its neck.
+    """
+    fits: Counter[str] = Counter()
+    for rules in RULES:
+        counts: Counter[str] = Counter()
+        for name in names:
+            parts = name.split(".")
+            for start in range(len(parts)):
+                if plain_name(rename(".".join(parts[start:]), rules)) in own:
+                    counts["".join(f"{part}." for part in parts[:start])] += 1
+        fits |= counts
+
+    def rank(prefix: str) -> tuple[int, list[int], int]:
+        parts = prefix.split(".")[:-1]
+        places = [NESTED.index(part) if part in NESTED else len(NESTED) for part in parts]
+        known = sorted(place for place, part in zip(places, parts, strict=True) if part != "body")
+        return -fits[prefix], known, -len(parts)
+
+    best = min(fits, key=rank, default=None)
+    return best if best is not None and 2 * fits[best] > len(own) else None
 
 
 def plain_name(name: str) -> str:
