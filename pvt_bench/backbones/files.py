@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,9 @@ def read_state(path: str | Path) -> StateFile:
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     found = find_states(content)
     if not found:
-        held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        held = (
+            ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        )
         raise InputError(
             f"{path} holds no state dict: expected names with tensors, at its top or under a key "
             f"such as state_dict or model; it holds {held or 'nothing'}. Type the path of a file "
@@ -86,7 +89,7 @@ def read_state(path: str | Path) -> StateFile:
         raise InputError(
             f"{path} holds several state dicts, under {', '.join(map('.'.join, found))}; expected "
             "one, or one under a key such as state_dict or model. "
-            + advise(path, f"write the one that you mean, here {'.'.join(found[0])},", *found[0])
+            + advise(path, f"Write the one that you mean, here {'.'.join(found[0])},", *found[0])
         )
     keys = found[0]
     for key in keys:
@@ -137,10 +140,7 @@ def advise(path: Path, what: str, *keys: str) -> str:
     """Say how to write a file's tensors to another file: a command to copy."""
     target = path.with_name(f"{path.stem}_tensors.pth")
     command = shlex.join(["python", "-c", RECIPE, str(path), str(target), *keys])
-    return (
-        f"If you trust its source, {what} to a new file, and type that one's path, {target}:\n"
-        f"{command}"
-    )
+    return f"{what} to a new file, and type that one's path, {target}:\n{command}"
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -159,11 +159,13 @@ def read_torch(path: Path) -> Any:
     if start not in (b"PK", b"\x80\x02"):
         raise InputError(f"{path} is neither a file of torch.save nor .safetensors by its name.")
     try:
-        with torch.serialization.safe_globals(ALLOWED):
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+            # What torch warns of is in the message.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InputError(refuse_objects(path, error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # A damaged pickle leads torch anywhere.
         if "TorchScript" in str(error):
             raise InputError(refuse_objects(path, error)) from error
         raise InputError(
@@ -178,7 +180,7 @@ def refuse_objects(path: Path, error: Exception) -> str:
     return (
         f"{path} holds code or objects{which}, not just tensors, and opening it could run that "
         "code: it is refused. "
-        + advise(path, "write its tensors, on a machine with the packages that it was made with,")
+        + advise(path, "If you trust it, write its tensors, where its packages are installed,")
     )
 
 

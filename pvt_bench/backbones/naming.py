@@ -38,8 +38,9 @@ RULES: tuple[Rules, ...] = ((), PVT, PVT_V2, DENSENET)
 
 # A backbone inside something larger: compiled, data parallel, a LightningModule, a detector.
 WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.", "network.", "model.", "backbone.")
-# Classifiers on inner layers, for training only; files have them and no network here.
-AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
+# What files have and no backbone here: classifiers on inner layers, for training only, and the
+# neck that torchvision's detectors keep inside their backbone.
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.", "fpn.")
 LAST_POSITIONS = f"stages.{STAGES - 1}.pos_embed"
 
 
@@ -68,7 +69,7 @@ def best_prefix(own: Set[str], names: Iterable[str]) -> str | None:
     """The prefix in dotted names behind which most of `own`, plain names, lie; None if under half.
 
     Among equals the order of `NESTED` decides, then the file's: a script has what it trains before
-    its momentum copy. A detector's `body` is the backbone alone, without its neck.
+    its momentum copy.
     """
     fits: Counter[str] = Counter()
     for rules in RULES:
@@ -80,11 +81,11 @@ def best_prefix(own: Set[str], names: Iterable[str]) -> str | None:
                     counts["".join(f"{part}." for part in parts[:start])] += 1
         fits |= counts
 
-    def rank(prefix: str) -> tuple[int, list[int], int]:
+    def rank(prefix: str) -> tuple[int, list[int]]:
         parts = prefix.split(".")[:-1]
-        places = [NESTED.index(part) if part in NESTED else len(NESTED) for part in parts]
-        known = sorted(place for place, part in zip(places, parts, strict=True) if part != "body")
-        return -fits[prefix], known, -len(parts)
+        return -fits[prefix], sorted(
+            NESTED.index(part) if part in NESTED else len(NESTED) for part in parts
+        )
 
     best = min(fits, key=rank, default=None)
     return best if best is not None and 2 * fits[best] > len(own) else None
