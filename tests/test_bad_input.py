@@ -6,12 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from coco_tree import write_coco_tree
 from conftest import SMALL, Command
 from safetensors.torch import save_file
-
-from pvt_bench.backbones import create
 
 # Most of them end before a store is opened; the others need not make one first.
 pytestmark = pytest.mark.usefixtures("results")
@@ -191,7 +190,7 @@ def test_a_pickle_payload(key: str, command: Command, digits: Path, tmp_path: Pa
 def test_a_pickled_module_comes_in_by_the_command_in_the_message(
     command: Command, digits: Path, tmp_path: Path
 ) -> None:
-    network = create("resnet18")
+    network = timm.create_model("resnet18")
     torch.save({"model": network, "epoch": 3}, tmp_path / "whole.pth")
     words = ["model=resnet18", *TRAIN[1:2], "schedule.steps=1", "schedule.batch_size=1"]
     words += ["trainer=cpu", f"dataset.root={digits}"]
@@ -204,7 +203,7 @@ def test_a_pickled_module_comes_in_by_the_command_in_the_message(
 
 
 def test_weights_with_nan(command: Command, digits: Path, tmp_path: Path) -> None:
-    state = create("resnet18").state_dict()
+    state = timm.create_model("resnet18").state_dict()
     torch.save({**state, "conv1.weight": state["conv1.weight"] / 0}, tmp_path / "nan.pth")
     words = ["model=resnet18", *TRAIN[1:2], "schedule.steps=1", f"dataset.root={digits}"]
     done = command(*words, "trainer=cpu", "model.weights=nan.pth")

@@ -57,9 +57,15 @@ def read_scalar(dtype: PlainType, data: bytes) -> Any:
     return dtype.read(data).item()
 
 
+def no_bytes() -> bytes:
+    """The data of an empty array."""
+    return b""
+
+
 # By the names in pickles; numpy 2 calls its core _core, Python 3.13 has pathlib._local.
 ALLOWED: list[Any] = [
     argparse.Namespace,
+    (no_bytes, "builtins.bytes"),
     (PlainType, "numpy.dtype"),
     (PlainArray, "numpy.ndarray"),
     *((start_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
