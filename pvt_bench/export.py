@@ -62,10 +62,11 @@ def export_backbone(network_file: Path, target: Path) -> str:
     Raises:
         InputError: a file that is not the network of such a run; a target that cannot be written.
     """
-    state = unwrap(load_state(network_file))
+    tensors = load_state(network_file)
     model = read_model(network_file.with_name("config.yaml"))
     with torch.device("meta"):
         classifier = create(**model)
+    _, state = unwrap(classifier, tensors)
     state = translate(classifier, state)
     match = compare(classifier, state, partial(create, features=True, **model))
     if match.fault:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from coco_tree import write_coco_tree
 from conftest import SMALL, Command
@@ -182,4 +184,28 @@ def test_a_pickle_payload(key: str, command: Command, digits: Path, tmp_path: Pa
     words = [*TRAIN, f"dataset.root={digits}", f"{key}=payload.pth"]
     assert_refused(command(*words), ["payload.pth"])
     assert not (tmp_path / "owned").exists()
+    assert_none_left_running(tmp_path / "results")
+
+
+def test_a_pickled_module_comes_in_by_the_command_in_the_message(
+    command: Command, digits: Path, tmp_path: Path
+) -> None:
+    network = timm.create_model("resnet18")
+    torch.save({"model": network, "epoch": 3}, tmp_path / "whole.pth")
+    words = ["model=resnet18", *TRAIN[1:2], "schedule.steps=1", "schedule.batch_size=1"]
+    words += ["trainer=cpu", f"dataset.root={digits}"]
+    refused = command(*words, "model.weights=whole.pth")
+    assert_refused(refused, ["whole.pth holds code or objects", "whole_tensors.pth"])
+    subprocess.run(refused.stderr.splitlines()[-1], shell=True, cwd=tmp_path, check=True)
+    done = command(*words, "model.weights=whole_tensors.pth")
+    assert done.returncode == 0, done.stderr
+    assert "whole_tensors.pth (model): loaded 120 of 120 tensors" in done.stdout
+
+
+def test_weights_with_nan(command: Command, digits: Path, tmp_path: Path) -> None:
+    state = timm.create_model("resnet18").state_dict()
+    torch.save({**state, "conv1.weight": state["conv1.weight"] / 0}, tmp_path / "nan.pth")
+    words = ["model=resnet18", *TRAIN[1:2], "schedule.steps=1", f"dataset.root={digits}"]
+    done = command(*words, "trainer=cpu", "model.weights=nan.pth")
+    assert_refused(done, ["nan.pth has NaN or infinity in", "conv1.weight", "Type the path"])
     assert_none_left_running(tmp_path / "results")

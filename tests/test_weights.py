@@ -207,13 +207,6 @@ def test_damaged_files(suffix: str, released: Path, tmp_path: Path) -> None:
         load_state(path)
 
 
-def test_a_file_without_state_dict(tmp_path: Path) -> None:
-    path = tmp_path / "log.pth"
-    torch.save({"epoch": 3, "losses": [1.0]}, path)
-    with pytest.raises(InputError, match="no state dict"):
-        load_state(path)
-
-
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
 def test_timm_names_fit_timm_pyramids(name: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")

@@ -35,6 +35,7 @@ class LoadReport:
         loaded: the network's tensors with the file's values; `resized` ones included.
         missing: the network's tensors that keep the values that they had.
         unexpected: tensors of the file that the network has no use for.
+        left_out: what lies among the file's tensors and is none.
         resized: position embeddings resized to another grid.
         reinitialised: tensors that stay as initialised, because the reduction ratio differs.
         parameters: numbers loaded.
@@ -45,6 +46,7 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     reinitialised: list[str] = field(default_factory=list)
     parameters: int = 0
@@ -61,6 +63,7 @@ class LoadReport:
             "initialised anew, another reduction ratio": self.reinitialised,
             "resized to this grid": self.resized,
             "in the file, not used": self.unexpected,
+            "left out, no tensors": self.left_out,
         }
         lines += [f"  {what}: {some(names)}" for what, names in rest.items() if names]
         return "\n".join(lines)
@@ -130,6 +133,26 @@ def compare(
     fault = mismatch(target, state, absent, foreign, misshaped) if faulty else ""
     counts = [value.numel() for value in values.values()]
     return Match(values, replace(report, parameters=sum(counts)), fault)
+
+
+def check_numbers(source: str, values: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        InputError: a tensor with NaN or infinity, or without values.
+    """
+    hollow = [name for name, value in values.items() if value.is_meta]
+    if hollow:
+        raise InputError(
+            f"{source} has no values, only shapes (device meta), for {some(hollow)}. Type the path "
+            "of a file that was saved from a CPU or a GPU."
+        )
+    broken = [name for name, value in values.items() if not value.float().isfinite().all()]
+    if broken:
+        raise InputError(
+            f"{source} has NaN or infinity in {some(broken)}: expected finite numbers. Type the "
+            "path of a checkpoint from before the training diverged, or of another file."
+        )
 
 
 def own_parts(

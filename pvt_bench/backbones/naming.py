@@ -1,10 +1,13 @@
 """What tensors are called: in published files, inside larger networks, in timm's pyramids."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Set
 from math import isqrt
 
 from torch import Tensor, nn
 
+from pvt_bench.backbones.files import NESTED
 from pvt_bench.backbones.pvt import STAGES, PyramidVisionTransformer
 
 Rules = tuple[tuple[str, str], ...]
@@ -35,8 +38,9 @@ RULES: tuple[Rules, ...] = ((), PVT, PVT_V2, DENSENET)
 
 # A backbone inside something larger: compiled, data parallel, a LightningModule, a detector.
 WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.", "network.", "model.", "backbone.")
-# Classifiers on inner layers, for training only; files have them and no network here.
-AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
+# What files have and no backbone here: classifiers on inner layers, for training only, and the
+# neck that torchvision's detectors keep inside their backbone.
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.", "fpn.")
 LAST_POSITIONS = f"stages.{STAGES - 1}.pos_embed"
 
 
@@ -46,11 +50,45 @@ def inside(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return found or state
 
 
-def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a backbone that a checkpoint of something larger holds."""
-    for prefix in WRAPPERS:
-        state = inside(state, prefix)
-    return state
+def unwrap(backbone: nn.Module, state: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """The tensors of a backbone that a checkpoint of something larger holds; before, their prefix.
+
+    It is the prefix behind which most of the backbone's names lie. Where these are few, the file
+    is another network's, and the usual prefixes go.
+    """
+    own = {plain_name(name) for name in backbone.state_dict()}
+    prefix = best_prefix(own, state)
+    if prefix is not None:
+        return prefix, inside(state, prefix)
+    for wrapper in WRAPPERS:
+        state = inside(state, wrapper)
+    return "", state
+
+
+def best_prefix(own: Set[str], names: Iterable[str]) -> str | None:
+    """The prefix in dotted names behind which most of `own`, plain names, lie; None if under half.
+
+    Among equals the order of `NESTED` decides, then the file's: a script has what it trains before
+    its momentum copy.
+    """
+    fits: Counter[str] = Counter()
+    for rules in RULES:
+        counts: Counter[str] = Counter()
+        for name in names:
+            parts = name.split(".")
+            for start in range(len(parts)):
+                if plain_name(rename(".".join(parts[start:]), rules)) in own:
+                    counts["".join(f"{part}." for part in parts[:start])] += 1
+        fits |= counts
+
+    def rank(prefix: str) -> tuple[int, list[int]]:
+        parts = prefix.split(".")[:-1]
+        return -fits[prefix], sorted(
+            NESTED.index(part) if part in NESTED else len(NESTED) for part in parts
+        )
+
+    best = min(fits, key=rank, default=None)
+    return best if best is not None and 2 * fits[best] > len(own) else None
 
 
 def plain_name(name: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pvt_bench.backbones.files import load_state, read_state, save_weights
-from pvt_bench.backbones.matching import LoadReport, compare, likely_cause, mismatch
+from pvt_bench.backbones.matching import LoadReport, check_numbers, compare, likely_cause, mismatch
 from pvt_bench.backbones.naming import inside, translate, unwrap
 from pvt_bench.backbones.sources import fetch, published_network
 from pvt_bench.errors import InputError
@@ -40,21 +40,26 @@ def load_weights(
             a file must be of the backbone's own form.
 
     Raises:
-        InputError: an unusable file, one of another network, or no published weights.
+        InputError: an unusable file, one of another network, one with NaN or infinity in what is
+            used, or no published weights.
     """
+    left_out: list[str] = []
     if str(source) == "imagenet":
         check_published(backbone, name, base or name, counterpart)
         origin, state = fetch(base or name)
     else:
-        origin, state = read_state(source)
-        state = unwrap(state)
+        file = read_state(source)
+        left_out = file.left_out
+        prefix, state = unwrap(backbone, file.tensors)
+        origin = f"{file.place}, {prefix}*" if prefix else file.place
     state = translate(backbone, state)
     match = compare(backbone, state, counterpart)
     if match.fault:
         cause = likely_cause(state, name)
         raise InputError(f"{origin} does not fit {name}: {match.fault}{cause}")
+    check_numbers(origin, match.values)
     fill(backbone, match.values)
-    return replace(match.report, source=origin)
+    return replace(match.report, source=origin, left_out=left_out)
 
 
 def load_network(network: nn.Module, path: str | Path) -> LoadReport:
@@ -63,22 +68,30 @@ def load_network(network: nn.Module, path: str | Path) -> LoadReport:
     A Lightning checkpoint has them behind the prefix `network.`, and what else it holds is left.
 
     Raises:
-        InputError: an unusable file, or one of another network.
+        InputError: an unusable file, one of another network, or one with NaN or infinity.
     """
-    state = inside(load_state(path), "network.")
+    file = read_state(path)
+    state = inside(file.tensors, "network.")
     target = network.state_dict()
     absent = [name for name in target if name not in state]
     foreign = [name for name in state if name not in target]
     misshaped = [name for name in target.keys() & state if target[name].shape != state[name].shape]
     if absent or foreign or misshaped:
         raise InputError(
-            f"{path} is a checkpoint of another model: "
+            f"{file.place} is a checkpoint of another model: "
             + mismatch(target, state, absent, foreign, sorted(misshaped))
             + " Choose the model and task that it was trained with, or another file."
         )
+    check_numbers(file.place, state)
     fill(network, state)
     numbers = sum(tensor.numel() for tensor in target.values())
-    return LoadReport(str(path), loaded=list(target), parameters=numbers, total=numbers)
+    return LoadReport(
+        file.place,
+        loaded=list(target),
+        left_out=file.left_out,
+        parameters=numbers,
+        total=numbers,
+    )
 
 
 def fill(network: nn.Module, values: Mapping[str, Tensor]) -> None:
