@@ -1,14 +1,12 @@
 """A SLURM that fails, hangs or talks nonsense: asked again, and no job is lost or sent twice."""
 
-import os
 import shlex
-import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from slurm.cluster import Cluster
+from slurm_cluster import StandIn
 from sweeping import COST, read_sweep, start
 
 from pvt_bench import status
@@ -25,31 +23,6 @@ HELD = f"{MORE}.hold=true"
 FAILS = "echo 'slurm_load_jobs error: Socket timed out on send/recv operation' >&2; exit 1"
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 UNHEARD = f"echo '{TIMED_OUT}' >&2; exit 1"
-
-# Puts a program in the place of one of SLURM's: it does something so many times, or always, and
-# then hands over to the real one. Gives the file that counts its calls.
-StandIn = Callable[..., Path]
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-    def put(name: str, line: str, times: int = 1000) -> Path:
-        (folder / name).unlink(missing_ok=True)
-        real, calls = shutil.which(name), folder / f"{name}.calls"
-        calls.write_text("")
-        (folder / name).write_text(
-            f"#!/bin/sh\necho >> {calls}\n"
-            f"if [ $(wc -l < {calls}) -le {times} ]; then {line.replace('REAL', str(real))}; fi\n"
-            f'exec {real} "$@"\n'
-        )
-        (folder / name).chmod(0o755)
-        return calls
-
-    return put
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
