@@ -107,23 +107,6 @@ def test_where_there_is_no_squeue(
     assert "squeue is not on this machine" in capsys.readouterr().out
 
 
-def test_the_command_waits_however_long_slurm_is_away(
-    cluster: Cluster,
-    words: tuple[str, ...],
-    stand_in: StandIn,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Given up and asked again several times; the user is warned once."""
-    calls = stand_in("squeue", FAILS, times=9)
-    (state,) = start(*words)
-    assert state.word == DONE, state.why
-    text = capsys.readouterr().out
-    assert text.count("warning: SLURM does not answer") == 1
-    assert "1 unknown" in text
-    assert text.count("SLURM answers again") == 1
-    assert calls.read_text().count("\n") > 9
-
-
 def test_what_is_submitted_is_said_where_slurm_falls_silent(
     cluster: Cluster,
     words: tuple[str, ...],
@@ -163,20 +146,28 @@ def test_a_job_is_submitted_once_though_sbatch_is_not_heard(
     assert calls.read_text().count("\n") == (1 if "REAL" in sbatch else 2)
 
 
-def test_an_array_that_was_taken_unheard_runs(
+def test_an_array_taken_unheard_is_waited_for_however_long_slurm_is_away(
     cluster: Cluster,
     words: tuple[str, ...],
     stand_in: StandIn,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    calls = stand_in("sbatch", f'REAL "$@" > /dev/null; {UNHEARD}')
+    """It is found in the queue; then SLURM is given up and asked again several times."""
+    submitted = stand_in("sbatch", f'REAL "$@" > /dev/null; {UNHEARD}')
+    asked = stand_in("squeue", f"[ $(wc -l < $0.calls) = 1 ] || {{ {FAILS}; }}", times=10)
     states = start(*words[1:], "model=lenet5,resnet18")
     assert [state.word for state in states] == [DONE, DONE], [state.why for state in states]
-    assert calls.read_text().count("\n") == 1
     jobs = [str(state.status["launch"]["job"]) for state in states]
     assert [job.partition("_")[2] for job in jobs] == ["0", "1"]
     assert all(Path(state.status["launch"]["log"]).exists() for state in states)
-    assert "SLURM has taken the job all the same" in capsys.readouterr().out
+    assert submitted.read_text().count("\n") == 1
+    assert asked.read_text().count("\n") > 10
+    text = capsys.readouterr().out
+    assert "SLURM has taken the job all the same" in text
+    assert text.count("warning: SLURM does not answer (sbatch: ") == 1
+    assert text.count("warning: SLURM does not answer (squeue: ") == 1
+    assert "2 unknown" in text
+    assert text.count("SLURM answers again") == 1
 
 
 def test_no_second_job_while_nobody_can_tell(

@@ -62,7 +62,8 @@ def insist(question: Callable[[float], Answer], patience_s: float) -> Answer:
     """Ask until an answer comes, with growing pauses; the user is warned once.
 
     question: takes the seconds that it has. Where SLURM has been given up lately, a short patience
-    is over at once: many looks in a row cost one, and a long outage few questions.
+    is over at once: many looks in a row cost one. In a long outage questions are few, and may take
+    longer each.
 
     Raises:
         NoAnswer: none came.
@@ -70,10 +71,11 @@ def insist(question: Callable[[float], Answer], patience_s: float) -> Answer:
     start = time.monotonic()
     if start < _outage.until and patience_s <= PATIENCE_S:
         raise NoAnswer(_outage.why)
-    end, pause = start + patience_s, FIRST_PAUSE_S
+    longest = _outage.rest if _outage.why else 0.0
+    end, pause = start + max(patience_s, longest), FIRST_PAUSE_S
     while True:
         try:
-            answer = question(min(ONE_QUESTION_S, max(1.0, end - time.monotonic())))
+            answer = question(min(max(ONE_QUESTION_S, longest), max(1.0, end - time.monotonic())))
         except NoAnswer as error:
             _outage.go_on(error)
             if time.monotonic() + pause >= end:

@@ -131,7 +131,7 @@ def _types_gpus(config: DictConfig, typed: Mapping[str, Any]) -> bool:
         raise InputError(
             f"{TYPED}.gpus_per_task={found['gpus_per_task']}: SLURM would show each of "
             f"trainer.devices={trainer.devices} processes no GPUs but its own, and they take them "
-            f"by number. Type {TYPED}.gpus_per_node={trainer.devices} instead."
+            f"by number. Type +{TYPED}.gpus_per_node={trainer.devices} instead."
         )
     for option, text in found.items():
         number, kinds = count_typed(option, text, trainer.devices, trainer.num_nodes)
