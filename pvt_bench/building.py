@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from pvt_bench.backbones import create, freeze, load_network
-from pvt_bench.config import LauncherName, Mode
+from pvt_bench.config import LauncherName, Mode, read_gpus
 from pvt_bench.datasets.faults import quick_check
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.keys import check_targets
@@ -41,6 +41,7 @@ def check(config: DictConfig) -> None:
     """Refuse what is known to be wrong before anything is built or read, on whatever machine."""
     check_targets(config)
     _check_processes(config)
+    _check_gpus(config.launcher)
     _check_choice("trainer.precision", config.trainer.precision, PRECISIONS)
     _check_choice("speed.dtype", config.speed.dtype, DTYPES)
     for key in ("trainer.checkpoint_every", "trainer.log_every", "speed.repeats"):
@@ -83,6 +84,15 @@ def _check_processes(config: DictConfig) -> None:
         raise InputError(
             f"trainer.num_nodes={trainer.num_nodes}: only SLURM gives several nodes. Type "
             "launcher=slurm, or trainer.num_nodes=1."
+        )
+
+
+def _check_gpus(launcher: DictConfig) -> None:
+    gpus = read_gpus(launcher.gpus)
+    if gpus and gpus.kind and launcher.name != LauncherName.slurm:
+        raise InputError(
+            f"launcher.gpus={gpus}: only SLURM knows types of GPUs. Type "
+            f"launcher.gpus={gpus.number}, or launcher=slurm."
         )
 
 

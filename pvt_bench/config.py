@@ -4,16 +4,19 @@ The values are in `conf/`. `model`, `task` and `dataset` hold what their builder
 check themselves.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, OmegaConf
+
+from pvt_bench.errors import InputError
 
 
 class Mode(StrEnum):
@@ -141,15 +144,16 @@ class Launcher:
     """How the cells of a sweep are started; what a launcher does not know of, it leaves alone.
 
     jobs: cells that run at once; on SLURM the parallelism of the job array.
-    gpus: of each node of a cell; by default one a device where `trainer.accelerator` is gpu, on
-        this machine also where it is auto and there are GPUs.
+    gpus: of each node of a cell, on SLURM with a type if need be, `a100:2`; by default one a
+        device where `trainer.accelerator` is gpu, on this machine also where it is auto and there
+        are GPUs.
     visible_gpus: the numbers of this machine's GPUs that local cells share; by default all.
     cpus_per_task, mem_gb: of each process, and of each node.
     timeout_min: time limit; a cell that reaches it saves and goes on in a new job, at most
         `max_num_timeout` times.
     signal_delay_s: seconds before the limit at which the cell is told to save.
     partition, account, qos, constraint: as SLURM names them; additional_parameters: any others
-        of `sbatch`, by name.
+        of `sbatch`, by name, which are sent as they are typed: a `gres` takes the place of `gpus`.
     setup: lines of shell before the cell, such as `module load cuda`.
     detach: submit and return; `python -m pvt_bench.status` shows the cells.
     allow_changed_code: run a queued cell though the code is not that of its submission.
@@ -157,7 +161,7 @@ class Launcher:
 
     name: LauncherName = LauncherName.in_process
     jobs: int = 1
-    gpus: int | None = None
+    gpus: int | str | None = None
     visible_gpus: list[int] | None = None
     cpus_per_task: int | None = None
     mem_gb: float | None = None
@@ -172,6 +176,33 @@ class Launcher:
     additional_parameters: dict[str, Any] = field(default_factory=dict)
     detach: bool = False
     allow_changed_code: bool = False
+
+
+class Gpus(NamedTuple):
+    """GPUs of a node: how many, and of which type, in SLURM's words."""
+
+    number: int
+    kind: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.number}" if self.kind else str(self.number)
+
+
+def read_gpus(typed: int | str | None) -> Gpus | None:
+    """What `launcher.gpus` asks for; None where nothing is typed.
+
+    Raises:
+        InputError: it is neither a number nor a type with a number.
+    """
+    if typed is None:
+        return None
+    found = re.fullmatch(r"(?:([A-Za-z][\w.-]*):(?=0*[1-9]))?(\d+)", str(typed))
+    if found is None:
+        raise InputError(
+            f"launcher.gpus={typed} must be the number of GPUs of a node, or one of SLURM's types "
+            "with a number. Type for example launcher.gpus=2 or launcher.gpus=a100:2."
+        )
+    return Gpus(int(found[2]), found[1] or "")
 
 
 @dataclass

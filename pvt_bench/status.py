@@ -2,9 +2,10 @@
 
 `python -m pvt_bench.status` lists the sweeps under results_dir; `sweep=NAME` shows the cells of
 one: done, running with step and time left, queued with the reason, stopped, failed with the error,
-lost. `results_dir=PATH` looks elsewhere. Once all cells have ended, the sweep's table is written,
-as the command that started it would have done. Exit code 0: all done or under way; 1: a cell has
-failed, is lost or was stopped; 2: the command cannot be used.
+lost, or unknown where SLURM does not answer. `results_dir=PATH` looks elsewhere. Once all cells
+have ended, the sweep's table is written, as the command that started it would have done. Exit code
+0: all done or under way, as far as is known; 1: a cell has failed, is lost or was stopped; 2: the
+command cannot be used.
 """
 
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from pvt_bench.composing import read_words
 from pvt_bench.ending import FAILED, INTERRUPTED, report
-from pvt_bench.launching.states import FAILURES, RUNNING, State, look
+from pvt_bench.launching.states import FAILURES, RUNNING, UNKNOWN, State, look
 from pvt_bench.launching.summary import count, progress, show
 from pvt_bench.launching.sweep import Sweep, find_sweep, find_sweeps
 from pvt_bench.launching.watching import conclude, is_concluded
@@ -52,6 +53,7 @@ def list_sweeps(results_dir: Path) -> int:
     rows = [[sweep.name, count(each)] for sweep, each in zip(sweeps, states, strict=True)]
     show_rows(f"sweeps in {results_dir}", ["sweep", "cells"], [list(row) for row in rows])
     say("sweep=NAME shows the cells of one")
+    _say_unknown([state for each in states for state in each])
     return FAILED if any(state.word in FAILURES for each in states for state in each) else 0
 
 
@@ -66,7 +68,14 @@ def show_cells(sweep: Sweep) -> int:
         log = (state.status.get("launch") or {}).get("log")
         if state.word in FAILURES and log and Path(log).exists():
             say(f"{state.cell.name}: log {log}")
+    _say_unknown(states)
     return FAILED if any(state.word in FAILURES for state in states) else 0
+
+
+def _say_unknown(states: Sequence[State]) -> None:
+    why = next((state.why for state in states if state.word == UNKNOWN), None)
+    if why:
+        say(f"unknown: {why}; type the same command again later")
 
 
 def _with_progress(sweep: Sweep, state: State) -> State:

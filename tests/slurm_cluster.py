@@ -4,11 +4,18 @@ A test module asks for it with `pytest_plugins = ("slurm_cluster",)` and then fo
 `cluster`; SLURM_CONF is set while a test uses it, for its own process and for those it starts.
 """
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from conftest import needs
 from slurm.cluster import Cluster, logs, missing, start, stop, wait
+
+# Puts a program in the place of one of SLURM's: it does something so many times, or always, and
+# then hands over to the real one. Gives the file that counts its calls.
+StandIn = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +35,25 @@ def cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     print(slurm.command("squeue", "--states=all"), logs(slurm.config.parent), sep="\n")
     slurm.command("scancel", "--me")
     wait(lambda: not slurm.command("squeue", "--noheader"), "the end of the test's jobs")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Puts programs in the place of SLURM's; `cluster` itself goes on with the real ones."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def put(name: str, line: str, times: int = 1000) -> Path:
+        (folder / name).unlink(missing_ok=True)
+        real, calls = shutil.which(name), folder / f"{name}.calls"
+        calls.write_text("")
+        (folder / name).write_text(
+            f"#!/bin/sh\necho >> {calls}\n"
+            f"if [ $(wc -l < {calls}) -le {times} ]; then {line.replace('REAL', str(real))}; fi\n"
+            f'exec {real} "$@"\n'
+        )
+        (folder / name).chmod(0o755)
+        return calls
+
+    return put

@@ -13,6 +13,7 @@ import torch
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 from slurm.cluster import Cluster, wait
+from slurm_cluster import StandIn
 from sweeping import (
     TRAIN,
     launch_all,
@@ -173,9 +174,11 @@ def test_whatever_happens_to_a_job_the_weights_are_the_same(
     words: tuple[str, ...],
     results: Path,
     frozen: list[int],
+    stand_in: StandIn,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Preempted, requeued, out of time, killed, cancelled: each goes on as if nothing had been."""
+    requeues = stand_in("scontrol", "echo 'Socket timed out' >&2; exit 1", times=2)
     names = ("preempted", "undisturbed", "requeued", "late", "killed", "cancelled")
     study = (
         *words, f"schedule.name={','.join(names)}", "launcher.partition=low",
@@ -243,6 +246,7 @@ def test_whatever_happens_to_a_job_the_weights_are_the_same(
         assert history(results, run.info.run_id) == list(range(1, STEPS + 1)), name
     log = Path(again["late"].status["launch"]["log"]).read_text()
     assert "this job is timed-out" in log
+    assert requeues.read_text().count("\n") == 4, "two that SLURM did not hear, and one a job"
 
 
 def test_three_of_six_fail_each_with_its_reason(

@@ -6,8 +6,10 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from pvt_bench.config import Config, Mode, register
 from pvt_bench.ending import report
 from pvt_bench.errors import InputError
+from pvt_bench.launching.asking import LONG_PATIENCE_S, NoAnswer, insist
 from pvt_bench.tracking.environment import source_digest
 from pvt_bench.tracking.metrics import replace
 
@@ -129,7 +132,7 @@ class Submitted:
                 raise
             # The checkpoint is written: now submitit may ask for another job, and end this one.
             assert callable(requeue)
-            requeue(signal.SIGUSR2, None)
+            insist(lambda seconds: _requeue(requeue), LONG_PATIENCE_S)
             # Only on the first process does that end anything; the others wait to be ended by the
             # scheduler, since one that leaves would take the first with it.
             time.sleep(3600)
@@ -140,6 +143,13 @@ class Submitted:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(Submitted(self.directory))
+
+
+def _requeue(handler: Callable[..., Any]) -> None:
+    try:
+        handler(signal.SIGUSR2, None)
+    except subprocess.SubprocessError as error:
+        raise NoAnswer(str(error)) from error
 
 
 def main() -> None:

@@ -1,15 +1,21 @@
 """What schedulers say of jobs: whether they still come or go, and how they ended."""
 
-import shutil
+import re
 import socket
-import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import psutil
 
+from pvt_bench.launching.asking import NoAnswer, Spoken, ask_slurm, lines_of, quote
+
+# What a record notes of the job that runs it.
+Launch = dict[str, Any]
+
 # Of a process of this machine that is not there any more.
 GONE = "GONE"
+# Of a job of SLURM's, which does not answer: the job may be anything.
+UNKNOWN = "UNKNOWN"
 # SLURM's words for a job that will not run on by itself, and ours.
 ENDED = {
     GONE,
@@ -26,16 +32,21 @@ ENDED = {
 
 
 class Job(NamedTuple):
-    """state: in SLURM's words, GONE, or empty where the scheduler has forgotten the job or nobody
-    here can tell; reason: why it waits."""
+    """state: in SLURM's words, GONE, UNKNOWN, or empty where the scheduler has forgotten the job or
+    nobody here can tell; reason: why it waits, or what SLURM said instead of an answer."""
 
     state: str = ""
     reason: str = ""
 
     @property
     def alive(self) -> bool:
-        """Whether the job is waiting or at work."""
+        """Whether the job is waiting or at work, as far as is known."""
         return bool(self.state) and self.state not in ENDED
+
+    @property
+    def unknown(self) -> bool:
+        """Whether SLURM did not answer."""
+        return self.state == UNKNOWN
 
 
 def ask(launches: Iterable[Mapping[str, Any]]) -> dict[str, Job]:
@@ -59,19 +70,23 @@ def job_key(launch: Mapping[str, Any]) -> str:
     )
 
 
-def _ask_slurm(jobs: Iterable[str]) -> dict[str, Job]:
-    if shutil.which("squeue") is None:
-        raise FileNotFoundError("squeue is not here: SLURM's jobs cannot be asked for")
+def _ask_slurm(jobs: set[str]) -> dict[str, Job]:
     # One number of an array is enough to hear of all of it.
     numbers = ",".join(sorted({job.partition("_")[0] for job in jobs}))
     command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
+    try:
+        return ask_slurm([*command, f"--jobs={numbers}"], _read_jobs)
+    except NoAnswer as error:
+        return dict.fromkeys(jobs, Job(UNKNOWN, str(error)))
+
+
+def _read_jobs(spoken: Spoken) -> dict[str, Job]:
     # SLURM forgets a job some minutes after its end, and then calls its number invalid.
-    answer = subprocess.run(
-        [*command, f"--jobs={numbers}"], capture_output=True, text=True, timeout=60
-    )
-    if answer.returncode and "Invalid job id" not in answer.stderr:
-        raise OSError(f"squeue: {answer.stderr.strip()}")
-    lines = [line.split("|", 2) for line in answer.stdout.splitlines()]
+    if "Invalid job id" in spoken.stderr:
+        return {}
+    lines = [line.split("|", 2) for line in lines_of(spoken)]
+    if any(len(line) < 3 or not re.fullmatch(r"[A-Z_]+", line[1]) for line in lines):
+        raise NoAnswer(quote(spoken))
     return {job: Job(state, reason) for job, state, reason in lines}
 
 

@@ -16,8 +16,8 @@ from pvt_bench.building import build_skeleton, check, check_device, open_data, p
 from pvt_bench.config import LauncherName, Mode
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import freeze
-from pvt_bench.launching.executors import Launch, check_launcher
-from pvt_bench.launching.jobs import ask, job_key
+from pvt_bench.launching.executors import check_launcher
+from pvt_bench.launching.jobs import Launch, ask, job_key
 from pvt_bench.launching.sweep import Cell
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.record import AlreadyRunning, Record
@@ -139,6 +139,10 @@ def _checker() -> Callable[[DictConfig], dict[str, Any]]:
     """Check a cell and open its data; what cells have in common is looked at once."""
 
     @cache
+    def launcher(key: str) -> InputError | None:
+        return _error_of(lambda: check_launcher(seen[key]))
+
+    @cache
     def skeleton(key: str) -> InputError | None:
         return _error_of(lambda: build_skeleton(seen[key]))
 
@@ -155,8 +159,11 @@ def _checker() -> Callable[[DictConfig], dict[str, Any]]:
         check(config)
         if config.launcher.name != LauncherName.slurm:
             check_device(config)
-        check_launcher(config)
         values = plain(config)
+        machines = json.dumps([values["launcher"], values["trainer"]], sort_keys=True)
+        seen[machines] = config
+        if error := launcher(machines):
+            raise error
         network = json.dumps([values["model"], values["task"], values["freeze"]], sort_keys=True)
         seen[network] = config
         if error := skeleton(network):

@@ -11,23 +11,25 @@ from pvt_bench.launching.sweep import Cell, Sweep
 from pvt_bench.tracking.heartbeat import is_fresh
 from pvt_bench.tracking.record import HEARTBEAT
 
-DONE, RUNNING, QUEUED, STOPPED, FAILED, LOST = (
+DONE, RUNNING, QUEUED, UNKNOWN, STOPPED, FAILED, LOST = (
     "done",
     "running",
     "queued",
+    "unknown",
     "stopped",
     "failed",
     "lost",
 )
 LAST_LINES = 20
 # These change by themselves; the others wait for the command to be typed again.
-UNDER_WAY = (RUNNING, QUEUED)
+UNDER_WAY = (RUNNING, QUEUED, UNKNOWN)
 FAILURES = (FAILED, LOST, STOPPED)
 
 
 @dataclass(frozen=True)
 class State:
-    """word: one of those above; why: of one that waits or went wrong; job: SLURM's last word."""
+    """word: one of those above; why: of one that waits, is unknown or went wrong; job: SLURM's last
+    word."""
 
     cell: Cell
     word: str
@@ -64,6 +66,8 @@ def _word(status: Mapping[str, Any], job: Job, beats: bool) -> tuple[str, str]:
         return QUEUED, job.reason
     if state == "running" and beats and (job.alive or not job.state):
         return RUNNING, ""
+    if state in ("queued", "interrupted", "running") and job.unknown:
+        return UNKNOWN, f"SLURM does not answer ({job.reason})"
     if state in ("queued", "interrupted") and job.alive:
         return QUEUED, "starting"
     if state == "failed":

@@ -15,10 +15,11 @@ from pvt_bench.describing import Outcome
 from pvt_bench.ending import INTERRUPTED
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import run_cell
-from pvt_bench.launching.executors import LocalSlots, submit_to_slurm
+from pvt_bench.launching.executors import LocalSlots
 from pvt_bench.launching.preparing import note_launches
 from pvt_bench.launching.ranks import run_ranks
 from pvt_bench.launching.states import State
+from pvt_bench.launching.submitting import submit_to_slurm
 from pvt_bench.launching.summary import show
 from pvt_bench.launching.sweep import Sweep
 from pvt_bench.launching.watching import conclude, wait
