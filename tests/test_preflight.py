@@ -161,7 +161,8 @@ def test_an_image_that_training_leaves_out_is_a_note(tree: Callable[[str], Path]
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.98])
 def test_what_is_cut_short_for_the_reader_is_so_here(share: float, tmp_path: Path) -> None:
     """Though JPEGs are decoded at an eighth of their size here."""
-    from pvt_bench.datasets.images import DamagedImage, read_image
+    from pvt_bench.datasets.image_files import DamagedImage
+    from pvt_bench.datasets.images import read_image
 
     path = tmp_path / "image.jpg"
     for options in ({"quality": 90}, {"quality": 90, "progressive": True}):

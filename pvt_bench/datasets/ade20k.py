@@ -17,15 +17,8 @@ from torch import Tensor
 
 from pvt_bench.datasets import scene_augmentation as augment
 from pvt_bench.datasets.fingerprints import THREADS, fingerprint, stat_digest
-from pvt_bench.datasets.images import (
-    ending,
-    is_image,
-    opened,
-    read_image,
-    resize_image,
-    resize_segments,
-    resized_size,
-)
+from pvt_bench.datasets.image_files import ending, is_image, opened
+from pvt_bench.datasets.images import read_image, resize_image, resize_segments, resized_size
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.trees import check_tree, find_root
 from pvt_bench.datasets.views import View, Views, find_split, turns_upright
@@ -83,7 +76,7 @@ class ADE20K(Views):
     flip, `photometric_distortion` changes brightness, contrast and colours; see `Resizing` for
     the other options and `View` for `on_damaged`. index: a folder that keeps what was read of the
     masks, or None. exif: "apply" turns images upright as their EXIF orientation says, "ignore"
-    takes them as they are stored. bits: see `pvt_bench.datasets.images.open_image`.
+    takes them as they are stored. bits: see `pvt_bench.datasets.image_files.open_image`.
     """
 
     def __init__(

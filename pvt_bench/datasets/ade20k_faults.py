@@ -9,7 +9,7 @@ from pvt_bench.datasets.ade20k import SPLITS, class_names, is_mask
 from pvt_bench.datasets.fault_kinds import Fault
 from pvt_bench.datasets.file_faults import Survey, list_sizes
 from pvt_bench.datasets.image_faults import Job
-from pvt_bench.datasets.images import is_image
+from pvt_bench.datasets.image_files import is_image
 
 FOLDERS = ("images", "annotations")
 

@@ -37,7 +37,7 @@ class Coco(Views):
     `longer_side`, and flipped with probability `flip` in training. index: a folder that keeps
     what was read of the annotation files, or None. on_damaged: see `View`. exif: "apply" turns
     images upright as their EXIF orientation says, "ignore" takes them as they are stored. bits: see
-    `pvt_bench.datasets.images.open_image`.
+    `pvt_bench.datasets.image_files.open_image`.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from pathlib import Path
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault
 from pvt_bench.datasets.image_faults import Job
-from pvt_bench.datasets.images import LEFT_BEHIND
+from pvt_bench.datasets.image_files import LEFT_BEHIND
 
 
 @dataclass

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault, Kind, as_unread
 from pvt_bench.datasets.fingerprints import full_digest
-from pvt_bench.datasets.images import to_8_bits
+from pvt_bench.datasets.image_files import to_8_bits
 from pvt_bench.errors import InputError
 
 TINY_SIDE = 32  # pixels; the networks' largest stride
@@ -37,7 +37,7 @@ class Job:
     """An image to read whole.
 
     `image` and `mask` are below `root`. `size`: the (height, width) that the image should have,
-    `upright` as its EXIF orientation says or as it is stored. `bits`: see `images.open_image`.
+    `upright` as its EXIF orientation says or as it is stored. `bits`: see `image_files.open_image`.
     `num_classes`: the highest value of the mask. `unread`: the task leaves the image out.
     """
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from pvt_bench.datasets.fingerprints import fingerprint
+from pvt_bench.datasets.image_files import open_image
 from pvt_bench.datasets.imagenet_files import class_names, list_files
-from pvt_bench.datasets.images import MEAN, STD, open_image
+from pvt_bench.datasets.images import MEAN, STD
 from pvt_bench.datasets.trees import find_root
 from pvt_bench.datasets.views import View, Views, find_split, turns_upright
 from pvt_bench.errors import InputError
@@ -51,7 +52,7 @@ class ImageNet(Views):
 
     index: a folder for the lists of files, so that they are not searched for again; or None.
     on_damaged: see `View`. exif: "apply" turns images upright as their EXIF orientation says,
-    "ignore" takes them as they are stored. bits: see `pvt_bench.datasets.images.open_image`.
+    "ignore" takes them as they are stored. bits: see `pvt_bench.datasets.image_files.open_image`.
     """
 
     def __init__(

@@ -8,8 +8,8 @@ from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault
 from pvt_bench.datasets.file_faults import Survey, check_listed, list_folders, list_sizes
 from pvt_bench.datasets.image_faults import Job
+from pvt_bench.datasets.image_files import is_image
 from pvt_bench.datasets.imagenet_files import list_files
-from pvt_bench.datasets.images import is_image
 from pvt_bench.errors import InputError
 
 FOLDERS = ("train", "val")

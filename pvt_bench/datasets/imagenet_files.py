@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pvt_bench.datasets.images import LEFT_BEHIND, ending, is_image
+from pvt_bench.datasets.image_files import LEFT_BEHIND, ending, is_image
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.trees import check_tree
 from pvt_bench.errors import InputError

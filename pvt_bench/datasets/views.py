@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pvt_bench.datasets.images import DamagedImage
+from pvt_bench.datasets.image_files import DamagedImage
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.screen import warn
 
