@@ -33,6 +33,9 @@ SMALL = (
 )
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+# Puts a program in the place of one of SLURM's: it does something so many times, or always, and
+# then hands over to the real one. Gives the file that counts its calls.
+StandIn = Callable[..., Path]
 
 
 def needs(part: object, name: str) -> None:

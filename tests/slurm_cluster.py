@@ -6,16 +6,12 @@ A test module asks for it with `pytest_plugins = ("slurm_cluster",)` and then fo
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import needs
+from conftest import StandIn, needs
 from slurm.cluster import Cluster, logs, missing, start, stop, wait
-
-# Puts a program in the place of one of SLURM's: it does something so many times, or always, and
-# then hands over to the real one. Gives the file that counts its calls.
-StandIn = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")

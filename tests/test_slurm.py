@@ -12,8 +12,8 @@ import pytest
 import torch
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
+from conftest import StandIn
 from slurm.cluster import Cluster, wait
-from slurm_cluster import StandIn
 from sweeping import (
     TRAIN,
     launch_all,
