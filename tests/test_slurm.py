@@ -10,9 +10,9 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
+from conftest import StandIn
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
-from conftest import StandIn
 from slurm.cluster import Cluster, wait
 from sweeping import (
     TRAIN,
