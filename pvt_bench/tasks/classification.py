@@ -11,7 +11,7 @@ from timm.data import Mixup
 from torch import Tensor, nn
 
 from pvt_bench.measure.classification import accuracies, confusion
-from pvt_bench.tasks.base import BuildOptimizer, Task
+from pvt_bench.tasks.base import BuildOptimizer, Task, tell_unscored
 from pvt_bench.tasks.charts import draw_confusion
 from pvt_bench.tasks.pictures import draw_classifications
 
@@ -101,6 +101,7 @@ def score_saved(view: Any, directory: Path) -> dict[str, float]:
     labels, guesses = predictions["label"].to_numpy(), predictions["guess1"].to_numpy()
     matrix = confusion(labels, guesses, view.num_classes)
     names = view.class_names
+    tell_unscored("top1", names, (matrix.sum(axis=1) == 0).tolist())
     write_per_class(directory / "per_class.csv", names, matrix)
     pd.DataFrame(matrix, names, names).to_csv(directory / "confusion.csv")
     draw_confusion(directory / "pictures" / "confusion.png", names, matrix)
