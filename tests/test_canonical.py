@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -301,12 +302,18 @@ def test_upright_annotations_ask_for_upright_images(tmp_path: Path) -> None:
         open_data(compose(root, tmp_path, "coco_retinanet", "dataset.exif=ignor"))
 
 
-def test_roboflows_layout_is_told_from_a_wrong_folder(tmp_path: Path) -> None:
-    for split in ("train", "valid"):
-        (tmp_path / "data" / split).mkdir(parents=True)
-        (tmp_path / "data" / split / "_annotations.coco.json").write_text("{}")
-    with pytest.raises(InputError, match="mv valid val2017"):
-        open_data(compose(tmp_path / "data", tmp_path))
+@pytest.mark.parametrize("val", ["valid", "test"])
+def test_the_way_from_roboflows_layout_can_be_typed(val: str, tmp_path: Path) -> None:
+    root = write_plain_coco(tmp_path / "an export")
+    for split, folder in zip(SPLITS, ("train", val), strict=True):
+        annotations = root / f"annotations/instances_{split}.json"
+        (root / split).rename(root / folder)
+        annotations.rename(root / folder / "_annotations.coco.json")
+    (root / "annotations").rmdir()
+    with pytest.raises(InputError, match="as Roboflow exports it") as caught:
+        open_data(compose(root, tmp_path))
+    subprocess.run(["sh", "-ec", str(caught.value).split("Type there: ")[1]], cwd=root, check=True)
+    assert len(open_data(compose(root, tmp_path))["val"]) == 4
 
 
 VALUES: tuple[Any, ...] = (
