@@ -361,7 +361,7 @@ def respell(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
-# A value by what was there, in turn.
+# Each gives a new value for an old one.
 CHANGES: tuple[Callable[[Any, random.Random], Any], ...] = (
     lambda value, draw: REMOVED,
     lambda value, draw: None,

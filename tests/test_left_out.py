@@ -231,6 +231,7 @@ REFUSED: dict[str, tuple[np.ndarray, str, int | None]] = {
     "32 bits": (GREY.astype(np.int32) * 100_000, "tif", None),
     "more than 12 bits": (GREY.astype(np.uint16) * 257, "png", 12),
     "fractions beyond": (GREY.astype(np.float32) * 3, "tif", None),
+    "infinite": (np.where(GREY > 100, np.inf, GREY).astype(np.float32), "tif", None),
     "no number": (np.where(GREY > 100, np.nan, GREY).astype(np.float32), "tif", None),
 }
 
@@ -243,6 +244,12 @@ def test_deep_images_of_unknown_range_are_refused(name: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"dataset\.bits=12") as caught:
         open_image(path, bits=bits)
     assert not isinstance(caught.value, DamagedImage)  # which training may skip
+
+
+@pytest.mark.parametrize("bits", ["3", "0", "40", "twelve", "12.5"])
+def test_bits_that_no_image_has_are_refused(bits: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"dataset\.bits"):
+        views(CLASSES, write_imagenet_tree(tmp_path / "data"), f"dataset.bits={bits}")
 
 
 def test_12_bits_through_the_command(command: Command, tmp_path: Path, results: Path) -> None:

@@ -21,7 +21,7 @@ from pvt_bench.datasets.image_files import ending, is_image, opened
 from pvt_bench.datasets.images import read_image, resize_image, resize_segments, resized_size
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.trees import check_tree, find_root
-from pvt_bench.datasets.views import View, Views, find_split, turns_upright
+from pvt_bench.datasets.views import View, Views, check_bits, find_split, turns_upright
 from pvt_bench.errors import InputError
 from pvt_bench.screen import progress_bar
 
@@ -106,7 +106,7 @@ class ADE20K(Views):
         self.on_damaged = on_damaged
         self.index = Path(index).expanduser() if index else None
         self.upright = turns_upright(exif)
-        self.bits = bits
+        self.bits = check_bits(bits)
         needed = [
             f"{kind}/{split}" for kind in ("images", "annotations") for split in SPLITS.values()
         ]

@@ -16,7 +16,7 @@ from pvt_bench.datasets.file_names import find_files, is_inside
 from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.images import read_image, resize_image, resize_masks, resized_size
 from pvt_bench.datasets.trees import check_tree, find_root
-from pvt_bench.datasets.views import View, Views, find_split, turns_upright
+from pvt_bench.datasets.views import View, Views, check_bits, find_split, turns_upright
 from pvt_bench.errors import InputError
 from pvt_bench.screen import say
 
@@ -60,7 +60,7 @@ class Coco(Views):
         self.index = Path(index).expanduser() if index else None
         self.on_damaged = on_damaged
         self.upright = turns_upright(exif)
-        self.bits = bits
+        self.bits = check_bits(bits)
         _refuse_roboflow(self.root)
         check_tree(name, "COCO", self.root, TREE.split(), TREE)
 

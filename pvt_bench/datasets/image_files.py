@@ -97,11 +97,12 @@ def to_8_bits(image: Image.Image, path: Path, bits: int | None) -> Image.Image:
     used = bits or 16
     # A sixteenth of the range: 12 bits in 16, the most frequent case, end there.
     dark = bits is None and 0 < high < 2**used / 16
-    flat = bits is None and low < high and int(low) >> (used - 8) == int(high) >> (used - 8)
+    step = 2 ** (used - 8)
+    flat = bits is None and low < high and low // step == high // step
     if not 0 <= low <= high < 2**used or dark or flat or fractions:
         raise InputError(
             f"The image {path} has values from {low:g} to {high:g} (mode {image.mode}), from which "
             "its range cannot be told. Type dataset.bits=12 where all images of the dataset use 12 "
             "bits, dataset.bits=16 where they use 16 and some are dark; or convert them to 8 bits."
         )
-    return Image.fromarray((values.astype(np.int64) >> (used - 8)).astype(np.uint8))
+    return Image.fromarray((values.astype(np.int64) // step).astype(np.uint8))

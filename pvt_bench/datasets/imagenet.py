@@ -19,7 +19,7 @@ from pvt_bench.datasets.image_files import open_image
 from pvt_bench.datasets.imagenet_files import class_names, list_files
 from pvt_bench.datasets.images import MEAN, STD
 from pvt_bench.datasets.trees import find_root
-from pvt_bench.datasets.views import View, Views, find_split, turns_upright
+from pvt_bench.datasets.views import View, Views, check_bits, find_split, turns_upright
 from pvt_bench.errors import InputError
 
 SPLITS = {"train": "train", "val": "val"}
@@ -78,7 +78,7 @@ class ImageNet(Views):
         self.index = Path(index).expanduser() if index else None
         self.on_damaged = on_damaged
         self.upright = turns_upright(exif)
-        self.bits = bits
+        self.bits = check_bits(bits)
         self.test_transform: Callable[[Image.Image], Tensor] = v2.Compose(
             [
                 v2.Resize(test_resize, v2.InterpolationMode(interpolation)),

@@ -63,9 +63,8 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     class_names: list[str]
     fingerprint: str
     unseen: tuple[str, ...] = ()  # classes of which the view has nothing
-    left_out: Mapping[str, int] = MappingProxyType(
-        {}
-    )  # files that are no images, by how their names end
+    # Files that are not images, by how their names end.
+    left_out: Mapping[str, int] = MappingProxyType({})
     former_fingerprint: str | None = None
     former_covers_images = False  # by their names and sizes
     dropped: dict[str, int]
@@ -126,6 +125,20 @@ def turns_upright(exif: str) -> bool:
     if exif not in EXIF:
         raise InputError(f"There is no dataset.exif={exif}. {nearest(exif, EXIF)}")
     return exif == "apply"
+
+
+def check_bits(bits: int | None) -> int | None:
+    """Return `dataset.bits`, or refuse it.
+
+    Raises:
+        InputError: it is neither null nor a whole number from 8 to 32.
+    """
+    if bits is not None and (type(bits) is not int or not 8 <= bits <= 32):
+        raise InputError(
+            f"dataset.bits={bits} must be the bits that images of more than 8 bits use, from 8 to "
+            "32. Type for example dataset.bits=12, or dataset.bits=null to go by their values."
+        )
+    return bits
 
 
 def some_of(names: Sequence[str], most: int = 5) -> str:
