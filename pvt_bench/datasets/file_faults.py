@@ -8,7 +8,6 @@ from pathlib import Path
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault
 from pvt_bench.datasets.image_faults import Job
-from pvt_bench.datasets.image_files import LEFT_BEHIND
 
 
 @dataclass
@@ -31,16 +30,6 @@ def list_sizes(folder: Path) -> dict[str, int]:
     with os.scandir(folder) as entries:
         sizes = {entry.name: _size(entry) for entry in entries if not entry.is_dir()}
     return {name: size for name, size in sizes.items() if size is not None}
-
-
-def list_folders(folder: Path) -> list[str]:
-    """The folders within a folder, sorted, without hidden ones."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            e.name
-            for e in entries
-            if e.is_dir() and not e.name.startswith(".") and e.name not in LEFT_BEHIND
-        )
 
 
 def check_listed(root: Path, folder: str, names: Iterable[str]) -> tuple[list[Fault], list[str]]:

@@ -6,10 +6,10 @@ import numpy as np
 
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault
-from pvt_bench.datasets.file_faults import Survey, check_listed, list_folders, list_sizes
+from pvt_bench.datasets.file_faults import Survey, check_listed, list_sizes
 from pvt_bench.datasets.image_faults import Job
 from pvt_bench.datasets.image_files import is_image
-from pvt_bench.datasets.imagenet_files import list_files
+from pvt_bench.datasets.imagenet_files import class_folders, list_files
 from pvt_bench.errors import InputError
 
 FOLDERS = ("train", "val")
@@ -19,7 +19,7 @@ def survey(root: Path, split: str, upright: bool = True, bits: int | None = None
     """Everything wrong with a split, "train" or "val", but what lies within its images."""
     if not (root / split).is_dir():
         return Survey([Fault(kinds.FOLDER_MISSING, f"{split}/")])
-    wnids = list_folders(root / split)
+    wnids = class_folders(root / split)
     found = Survey(classes=wnids)
     if not wnids:
         return _survey_flat(root, split, bits)
@@ -48,7 +48,7 @@ def quick_faults(root: Path, split: str, index: Path | None, upright: bool = Tru
     filled = {files.wnids[label] for label in np.unique(files.labels)}
     return faults + [
         Fault(kinds.EMPTY_CLASS, f"{split}/{wnid}/")
-        for wnid in list_folders(root / split)
+        for wnid in class_folders(root / split)
         if wnid not in filled
     ]
 

@@ -75,7 +75,7 @@ def list_files(name: str, root: Path, split: str, index: Path | None) -> Files:
     check_tree(name, "ImageNet", root, [split], TREE)
     _refuse_tiny(root)
     folder = root / split
-    folders = _class_folders(folder)
+    folders = class_folders(folder)
     truth = None if folders else _truth_file(name, root)
     if truth is None:
         stamp = {each: _time(folder / each) for each in folders}
@@ -84,7 +84,7 @@ def list_files(name: str, root: Path, split: str, index: Path | None) -> Files:
         stamp = {each.name: _time(each) for each in (folder, truth)}
         kept = load_index(index, folder, stamp, partial(_scan_flat, folder, truth))
     own: list[str] = kept.facts["wnids"]
-    wnids = (_class_folders(root / "train") if (root / "train").is_dir() else []) or own
+    wnids = (class_folders(root / "train") if (root / "train").is_dir() else []) or own
     labels = kept.arrays["labels"]
     if wnids != own:
         unknown = sorted(set(own) - set(wnids))
@@ -234,7 +234,8 @@ def _images(folder: Path, left_out: Counter[str]) -> dict[bytes, int]:
     return images
 
 
-def _class_folders(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
+    """The folders within a folder, sorted, without hidden ones."""
     with os.scandir(folder) as entries:
         return sorted(
             e.name
