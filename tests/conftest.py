@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,12 @@ def environment(**more: str) -> dict[str, str]:
     """The environment without this machine's own settings of pvt-bench."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PVT_BENCH", "MLFLOW"))}
     return clean | {"COLUMNS": "200"} | more
+
+
+def type_in(line: str, directory: Path) -> None:
+    """Run a line that a message says to type, as a user does whose environment is activated."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(line, shell=True, cwd=directory, env=environment(PATH=path), check=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from coco_tree import write_coco_tree
-from conftest import SMALL, Command
+from conftest import SMALL, Command, type_in
 from safetensors.torch import save_file
 
 # Most of them end before a store is opened; the others need not make one first.
@@ -196,7 +195,7 @@ def test_a_pickled_module_comes_in_by_the_command_in_the_message(
     words += ["trainer=cpu", f"dataset.root={digits}"]
     refused = command(*words, "model.weights=whole.pth")
     assert_refused(refused, ["whole.pth holds code or objects", "whole_tensors.pth"])
-    subprocess.run(refused.stderr.splitlines()[-1], shell=True, cwd=tmp_path, check=True)
+    type_in(refused.stderr.splitlines()[-1], tmp_path)
     done = command(*words, "model.weights=whole_tensors.pth")
     assert done.returncode == 0, done.stderr
     assert "whole_tensors.pth (model): loaded 120 of 120 tensors" in done.stdout

@@ -2,7 +2,6 @@
 
 import argparse
 import pickle
-import subprocess
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import type_in
 from torch import Tensor, nn
 
 from pvt_bench.backbones import create, load_network
@@ -120,8 +120,7 @@ def test_no_state_dict(content: object, held: str, tmp_path: Path) -> None:
 
 def run_recipe(message: str, folder: Path) -> None:
     """Run the command in the last line of a message as a user does who copies it."""
-    command = message.rpartition("\n")[2]
-    subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True)
+    type_in(message.rpartition("\n")[2], folder)
 
 
 def test_several_unknown_state_dicts(tmp_path: Path) -> None:
@@ -349,8 +348,13 @@ OBJECTS: dict[str, tuple[Callable[[nn.Module], Any], str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["whole.pth", 'it\'s "mine" $HOME.pt', "-é.pth.tar"])
-@pytest.mark.parametrize("kind", OBJECTS)
+AWKWARD = 'it\'s "mine" $HOME.pt'
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("module", "whole.pth"), ("module", "-é.pth.tar"), *((kind, AWKWARD) for kind in OBJECTS)],
+)
 def test_the_recipe_for_objects_works(
     kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,10 @@ class LocalSlots:
             if job is None or job.done(force_check=True) or job.get_info()["jobState"] != "RUNNING":
                 yield slot
 
+    def all_free(self) -> bool:
+        """Whether no process is left; a finished cell's may still be writing to MLflow."""
+        return len(list(self.free())) == len(self.jobs)
+
     def start(self, slot: int, directory: Path) -> Launch:
         """Start a cell in a free slot; what to note of it."""
         gpus = count_gpus(self.config)

@@ -18,7 +18,7 @@ SAY_EVERY_S = 60.0
 def wait(sweep: Sweep, step: Callable[[], bool] = lambda: False) -> list[State]:
     """Wait until no cell is under way any more; how they stand then.
 
-    step: called at each look, to start further cells; true while some are still to be started.
+    step: called at each look, to start further cells; true while any is to be started, or to end.
     """
     said, last = "", 0.0
     while True:

@@ -42,7 +42,7 @@ class Work(Protocol):
     """Cells that are being started."""
 
     def step(self) -> bool:
-        """Start what can be started now; whether more is to come."""
+        """Start what can be started now; whether there is more to start or to wait for."""
 
     def stop(self) -> None:
         """Let what can be ended come to a safe end, and start nothing more."""
@@ -65,6 +65,7 @@ class Here:
     def stop(self) -> None:
         """The one at work has stopped already; the others wait no longer."""
         _release(self.to_do)
+        self.to_do = []
 
 
 class Local:
@@ -86,7 +87,7 @@ class Local:
                 directory = self.to_do[0].directory
                 note_launches([directory], [self.slots.start(slot, directory)])
                 del self.to_do[0]
-        return bool(self.to_do)
+        return not self.slots.all_free()
 
     def stop(self) -> None:
         """Ask those at work to save and to leave."""
@@ -158,7 +159,7 @@ def see_through(sweep: Sweep, work: Work) -> list[State]:
 def _stop_again(work: Work) -> bool:
     # A cell hears it once its training has begun.
     work.stop()
-    return False
+    return work.step()
 
 
 def _run(claimed: Claimed) -> Outcome:
