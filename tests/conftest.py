@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from forking import run_forked
 
 # Several processes with several threads each wait for one another most of the time.
@@ -80,14 +81,25 @@ def type_in(line: str, directory: Path) -> None:
     subprocess.run(line, shell=True, cwd=directory, env=environment(PATH=path), check=True)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills once for the workers of pytest-xdist together."""
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            begun = folder.with_name(f"{name}.begun")
+            begun.mkdir()
+            make(begun)
+            begun.replace(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in scenes, written once for all tests that only read them."""
     from pvt_bench.datasets.digits import write_digits
 
-    root = tmp_path_factory.mktemp("data") / "digits"
-    write_digits(root)
-    return root
+    return made_once(tmp_path_factory, "data", lambda at: write_digits(at / "digits")) / "digits"
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +107,10 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh store, whose schema takes MLflow seconds to write."""
     from pvt_bench.tracking.parent import open_parents
 
-    directory = tmp_path_factory.mktemp("store")
-    open_parents(f"sqlite:///{directory}/mlflow.db", directory, "", [], "")
-    return directory / "mlflow.db"
+    def make(at: Path) -> None:
+        open_parents(f"sqlite:///{at}/mlflow.db", at, "", [], "")
+
+    return made_once(tmp_path_factory, "store", make) / "mlflow.db"
 
 
 @pytest.fixture

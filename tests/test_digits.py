@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from pvt_bench.config import config_dir
-from pvt_bench.datasets import digit_scenes, digits
+from pvt_bench.datasets import digit_scenes
+from pvt_bench.datasets import digits as ours
 from pvt_bench.datasets.digits import Digits, compose_scenes, write_digits
 from pvt_bench.errors import InputError
 from pvt_bench.measure.average_precision import average_precision
@@ -21,11 +22,9 @@ from pvt_bench.measure.average_precision import average_precision
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("results") / "datasets" / "digits"
-    write_digits(root)
-    return root
+@pytest.fixture
+def root(digits):
+    return digits
 
 
 def _digits(root):
@@ -33,7 +32,7 @@ def _digits(root):
     config.results_dir = "somewhere"
     options = OmegaConf.to_container(config, resolve=True)
     assert options.pop("_target_") == "pvt_bench.datasets.digits.Digits"
-    assert options["root"] == f"{options.pop('results_dir')}/datasets/digits-v{digits.VERSION}"
+    assert options["root"] == f"{options.pop('results_dir')}/datasets/digits-v{ours.VERSION}"
     return Digits(**options | {"root": str(root)})
 
 
@@ -46,7 +45,7 @@ def test_both_splits_are_read_as_coco(root):
     train, val = dataset.detection("train", masks=True), dataset.detection("val", masks=True)
     assert len(train) + train.dropped["images without boxes"] == 1000
     assert len(val) == 200
-    assert train.class_names == list(digits.NAMES)
+    assert train.class_names == list(ours.NAMES)
     image, target = train[0]
     assert image.shape == (3, 96, 96)
     assert target["masks"].shape == (len(target["boxes"]), 96, 96)
@@ -164,7 +163,7 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path, monkeypatch):
         yield from compose_scenes(split)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(digits, "compose_scenes", compose)
+    monkeypatch.setattr(ours, "compose_scenes", compose)
     with pytest.raises(KeyboardInterrupt):
         write_digits(tmp_path / "digits")
     assert list(tmp_path.iterdir()) == []
@@ -196,7 +195,7 @@ def test_every_digit_that_stands_alone_is_cut_out(root):
     for split, least in (("train", 1800), ("val", 450)):
         view = dataset.classification(split)
         assert len(view) >= least
-        assert view.class_names == list(digits.NAMES)
+        assert view.class_names == list(ours.NAMES)
         rows = [row for row in _document(root, split)["annotations"] if not row["iscrowd"]]
         expected = Counter(row["category_id"] - 1 for row in rows)
         assert Counter(view.files.labels.tolist()) == expected
@@ -214,14 +213,14 @@ def test_crops_show_their_digit(root):
         place = [r["id"] for r in document["annotations"] if r["image_id"] == row["image_id"]]
         name = f"scene_{row['image_id']:08d}_{place.index(row['id'])}.JPEG"
         (path,) = (root / "imagenet" / "val").glob(f"*/{name}")
-        assert path.parent.name == digits.WNIDS[row["category_id"] - 1]
+        assert path.parent.name == ours.WNIDS[row["category_id"] - 1]
         x, y, width, height = row["bbox"]
         with Image.open(root / f"val2017/{row['image_id']:012d}.jpg") as scene:
             drawn = np.asarray(scene.crop((x, y, x + width, y + height)), float).mean((0, 1))
         with Image.open(path) as crop:
             cut = np.asarray(crop, float)
         assert cut.shape == (64, 64, 3)
-        share = 1 - 1 / digits.CROP_MARGIN
+        share = 1 - 1 / ours.CROP_MARGIN
         edge = round(64 * share / 2)
         middle = cut[edge:-edge, edge:-edge]
         middle = middle.mean((0, 1)) if abs(width - height) <= 3 else None
@@ -232,7 +231,7 @@ def test_segments_are_the_masks(root):
     """ADE20K's values 1 for the canvas and 2 to 11 for the digits; crowd regions are ignored."""
     dataset = _digits(root)
     view, boxes = dataset.segmentation("train"), dataset.detection("train", masks=True)
-    assert view.class_names == ["canvas", *digits.NAMES]
+    assert view.class_names == ["canvas", *ours.NAMES]
     crowds = {r["image_id"] for r in _document(root)["annotations"] if r["iscrowd"]}
     place = {int(image_id): index for index, image_id in enumerate(boxes.image_ids)}
     for image_id in [*range(1, 40), *sorted(crowds)]:

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 import torch
 from coco_tree import write_coco_tree
 from conftest import SMALL, Command, environment, wait
+from forking import Forked
 from safetensors.torch import load_file
 
 from pvt_bench.tracking.metrics import MetricsFile
@@ -52,16 +51,8 @@ def mlflow_steps(results: Path, run_id: str, metric: str) -> list[int]:
     return sorted(point.step for point in client.get_metric_history(run_id, metric))
 
 
-def start(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pvt_bench", *words],
-        cwd=tmp_path,
-        env=environment(OMP_NUM_THREADS="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(tmp_path: Path, *words: str) -> Forked:
+    return Forked(words, tmp_path, environment(OMP_NUM_THREADS="1"))
 
 
 def wait_for_step(tmp_path: Path, step: int) -> None:
