@@ -46,11 +46,13 @@ class Training:
 
         That is the average of the weights where the schedule asks for one.
         """
-        from pvt_bench.training.checkpoint import load_newest
+        from pvt_bench.training.checkpoint import find_newest, load_checkpoint
 
         schedule = self.config.schedule
         self._announce()
-        state = load_newest(self.checkpoints, warn) or {"step": 0, "seconds": 0.0}
+        newest = processes.first(lambda: find_newest(self.checkpoints, warn))
+        fresh: dict[str, Any] = {"step": 0, "seconds": 0.0}
+        state = load_checkpoint(newest) if newest else fresh
         start: int = state["step"]
         average = _average(network, schedule.ema)
         if start:
@@ -116,7 +118,7 @@ class Training:
             }
             if average is not None:
                 state["average"] = average.state_dict()
-            save_checkpoint(self.checkpoints, step, state)
+            save_checkpoint(self.checkpoints, step, state, self.record.check_lease)
             self.record.update(step=step)
             self.mirror.push(step)
 

@@ -37,6 +37,7 @@ from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.screen import progress_bar, say, silence, warn
 from pvt_bench.tracking.addresses import choose_uri
 from pvt_bench.tracking.environment import environment, source_version
+from pvt_bench.tracking.lease import TakenOver
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
 from pvt_bench.tracking.record import Follower, Record
@@ -146,6 +147,7 @@ def train(work: Work) -> None:
     module = training.fit(network, work.epoch_steps)
     weights = work.record.directory / "weights.safetensors"
     if processes.rank() == 0:
+        work.record.check_lease()
         save_weights(module.network, weights)
     with kept_whatever_the_score(weights):
         row = measure_costs(work) | score(work, module)
@@ -258,9 +260,10 @@ def finish(work: Work, row: Row, step: int = 0) -> None:
     """Put the result and the environment into the record, and all into MLflow."""
     record, directory = work.record, work.record.directory
     used = environment() | {"device": describe_device(device(work.config))}
+    record.check_lease()
     (directory / "environment.json").write_text(json.dumps(used, indent=2))
     # A run that was killed right here has its row already; each step has a metric once.
-    if not any(row.keys() <= point.values.keys() for point in record.points()):
+    if not any(row.keys() <= point.values.keys() for point in record.metrics.tail()):
         record.log(step, row)
     outcome = Outcome(work.config, directory, row, record.status.get("measured", {}))
     (directory / DESCRIPTION).write_text(describing.description(outcome, used))
@@ -302,6 +305,8 @@ def ending(record: Record, mirror: Mirror) -> Iterator[None]:
     try:
         mirror.start()
         yield
+    except TakenOver:
+        raise
     except BaseException as error:
         # submitit leaves by SystemExit where it is told to make room before the training has begun.
         stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)

@@ -18,7 +18,7 @@ from pvt_bench.composing import read_words
 from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.launching.states import FAILURES, RUNNING, UNKNOWN, State, look
 from pvt_bench.launching.summary import count, progress, show
-from pvt_bench.launching.sweep import Sweep, find_sweep, find_sweeps
+from pvt_bench.launching.sweep import Sweep, find_sweep, read_sweeps
 from pvt_bench.launching.watching import conclude, is_concluded
 from pvt_bench.screen import say, show_rows
 
@@ -43,18 +43,19 @@ def main(words: Sequence[str]) -> int:
 
 def list_sweeps(results_dir: Path) -> int:
     """A line for each sweep, and the cells of the only one."""
-    sweeps = [Sweep.read(path) for path in find_sweeps(results_dir)]
-    if not sweeps:
+    sweeps, damaged = read_sweeps(results_dir)
+    if not sweeps and not damaged:
         say(f"There is no sweep in {results_dir}. -m, table= and sweep= start one.")
         return 0
     if len(sweeps) == 1:
-        return show_cells(sweeps[0])
+        return max(show_cells(sweeps[0]), FAILED if damaged else 0)
     states = [look(sweep) for sweep in sweeps]
     rows = [[sweep.name, count(each)] for sweep, each in zip(sweeps, states, strict=True)]
     show_rows(f"sweeps in {results_dir}", ["sweep", "cells"], [list(row) for row in rows])
     say("sweep=NAME shows the cells of one")
     _say_unknown([state for each in states for state in each])
-    return FAILED if any(state.word in FAILURES for each in states for state in each) else 0
+    failed = any(state.word in FAILURES for each in states for state in each)
+    return FAILED if failed or damaged else 0
 
 
 def show_cells(sweep: Sweep) -> int:

@@ -18,14 +18,15 @@ from pvt_bench.composing import read_words
 from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.errors import InputError
 from pvt_bench.launching.states import look
-from pvt_bench.launching.sweep import Sweep, find_sweeps
+from pvt_bench.launching.sweep import Sweep, read_sweeps
 from pvt_bench.launching.watching import close, parents_of_cells
 from pvt_bench.screen import progress_bar, say, warn
 from pvt_bench.tracking.addresses import VARIABLE, check_uri, choose_uri, sqlite_file
+from pvt_bench.tracking.lease import AlreadyRunning
 from pvt_bench.tracking.mlflow import ENDED
 from pvt_bench.tracking.parent import adopt, open_parents
 from pvt_bench.tracking.publishing import Presentation, publish
-from pvt_bench.tracking.record import AlreadyRunning, Record, find_records, read_status
+from pvt_bench.tracking.record import Record, find_records, read_status
 
 
 def main(words: Sequence[str]) -> int:
@@ -59,12 +60,13 @@ def send_all(results_dir: Path, uri: str | None) -> int:
     behind = 0
     with progress_bar("sending", len(directories)) as bar:
         for directory in directories:
-            behind += not send(directory, uri or own_uri(directory, results_dir))
+            behind += not send(directory, uri, results_dir)
             bar.advance()
-    for path in find_sweeps(results_dir):
-        restore_parents(Sweep.read(path), uri)
+    sweeps, damaged = read_sweeps(results_dir)
+    for sweep in sweeps:
+        restore_parents(sweep, uri)
     say(f"{len(directories) - behind} of {len(directories)} runs are in MLflow")
-    return FAILED if behind else 0
+    return FAILED if behind or damaged else 0
 
 
 def restore_parents(sweep: Sweep, uri: str | None) -> None:
@@ -84,7 +86,7 @@ def restore_parents(sweep: Sweep, uri: str | None) -> None:
 def own_uri(directory: Path, results_dir: Path) -> str:
     """The store that a run was logged to, unless its address held a password."""
     with_password = "***@"
-    noted = (read_status(directory).get("mlflow") or {}).get("uri", "")
+    noted = str((read_status(directory).get("mlflow") or {}).get("uri") or "")
     if with_password in noted:
         raise InputError(
             f"{directory} was logged to {noted}, and the password is not kept. Type uri=ADDRESS."
@@ -100,14 +102,18 @@ def _here(noted: str, results_dir: Path) -> str:
     return choose_uri(None, results_dir) if moved or not noted else noted
 
 
-def send(directory: Path, uri: str) -> bool:
-    """Bring MLflow up to one record; whether it is."""
-    shown = Presentation.read(directory)
-    if shown is None:
-        return True  # It never began: there is nothing that MLflow could have missed.
+def send(directory: Path, uri: str | None, results_dir: Path) -> bool:
+    """Bring MLflow up to one record, at `uri` or where it was logged to; whether it is.
+
+    What is wrong with the record is told: the others go on.
+    """
     try:
+        shown = Presentation.read(directory)
+        if shown is None:
+            return True  # It never began: there is nothing that MLflow could have missed.
+        address = uri or own_uri(directory, results_dir)
         with Record.reopen(directory) as record:
-            mirror = shown.mirror(record, uri)
+            mirror = shown.mirror(record, address)
             state = record.status["state"]
             mirror.start()
             if state == "finished":
@@ -118,6 +124,9 @@ def send(directory: Path, uri: str) -> bool:
     except AlreadyRunning as error:
         warn(f"left alone: {error}")
         return True
+    except InputError as error:
+        warn(f"not sent: {error}")
+        return False
 
 
 if __name__ == "__main__":

@@ -5,14 +5,26 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import needs
 
 from pvt_bench.errors import InputError
-from pvt_bench.training.checkpoint import delete_checkpoints, load_newest, save_checkpoint
+from pvt_bench.training.checkpoint import (
+    delete_checkpoints,
+    find_newest,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+
+def load_newest(directory: Path, warn: Callable[[str], None] = print) -> dict[str, Any] | None:
+    newest = find_newest(directory, warn)
+    return load_checkpoint(newest) if newest else None
 
 
 def save(directory: Path, step: int) -> Path:
@@ -71,14 +83,14 @@ FILL = """
 import sys, torch
 from pathlib import Path
 from pvt_bench.errors import InputError
-from pvt_bench.training.checkpoint import load_newest, save_checkpoint
+from pvt_bench.training.checkpoint import find_newest, load_checkpoint, save_checkpoint
 folder = Path(sys.argv[1])
 save_checkpoint(folder, 1, {"step": 1, "weight": torch.zeros(100_000)})
 try:
     save_checkpoint(folder, 2, {"step": 2, "weight": torch.zeros(300_000)})
 except InputError as error:
     print(error)
-print(load_newest(folder)["step"], *sorted(path.name for path in folder.iterdir()))
+print(load_checkpoint(find_newest(folder))["step"], *sorted(path.name for path in folder.iterdir()))
 """
 
 

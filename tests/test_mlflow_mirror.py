@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from forking import LIBRARIES
 
 from pvt_bench.errors import InputError
 from pvt_bench.tracking.addresses import (
@@ -342,7 +343,8 @@ def run_one_of_many(results_dir: Path, seed: int) -> None:
 
 
 def test_eight_processes_open_a_fresh_store_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
     processes = [
         context.Process(target=run_one_of_many, args=(tmp_path, seed)) for seed in range(8)
     ]

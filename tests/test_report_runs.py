@@ -44,7 +44,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run(folder, settings(*TRAIN, "seed=2"), None, "failed", points=POINTS, digests=digests)
     make_run(folder, settings(*TRAIN, "mode=cost"), COST)
     for directory in folder.glob("runs/*/*/*/status.json"):
-        assert send(directory.parent, address(folder))
+        assert send(directory.parent, address(folder), folder)
     return folder
 
 

@@ -101,11 +101,13 @@ def run_cell(directory: Path, submitted: bool = True) -> "Outcome":
 
 
 def _note(directory: Path, error: Exception) -> None:
-    from pvt_bench.tracking.record import AlreadyRunning, Record, read_status
+    from pvt_bench.tracking.lease import AlreadyRunning
+    from pvt_bench.tracking.record import Record, read_status
 
     first = os.environ.get("RANK", "0") == "0"
-    asked_to_stop = hasattr(error, "signal")
-    if not first or asked_to_stop or not (directory / "status.json").exists():
+    # The record is another process's, or says it already.
+    told = isinstance(error, AlreadyRunning) or hasattr(error, "signal")
+    if not first or told or not (directory / "status.json").exists():
         return
     # The run has noted what went wrong once it had its record open; before, nobody has.
     if read_status(directory)["state"] not in ("finished", "failed"):

@@ -1,13 +1,11 @@
 """What schedulers say of jobs: whether they still come or go, and how they ended."""
 
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import psutil
-
 from pvt_bench.launching.asking import NoAnswer, Spoken, ask_slurm, lines_of, quote
+from pvt_bench.tracking.holder import MACHINE, is_alive
 
 # What a record notes of the job that runs it.
 Launch = dict[str, Any]
@@ -52,22 +50,19 @@ class Job(NamedTuple):
 def ask(launches: Iterable[Mapping[str, Any]]) -> dict[str, Job]:
     """The jobs of launches, by `job_key`; SLURM is asked once for all."""
     wanted = list(launches)
-    slurm = {launch["job"] for launch in wanted if launch["launcher"] == "slurm"}
+    slurm = {job_key(launch) for launch in wanted if launch.get("launcher") == "slurm"}
     known = _ask_slurm(slurm) if slurm else {}
     for launch in wanted:
-        key = job_key(launch)
-        if launch["launcher"] == "slurm":
-            known.setdefault(key, Job())
-        else:
-            known[key] = _find_process(launch)
+        if launch.get("launcher") != "slurm":
+            known[job_key(launch)] = _find_process(launch)
     return known
 
 
 def job_key(launch: Mapping[str, Any]) -> str:
     """What tells a launch's job apart."""
-    return (
-        str(launch["job"]) if launch["launcher"] == "slurm" else f"{launch['host']} {launch['pid']}"
-    )
+    if launch.get("launcher") == "slurm":
+        return str(launch.get("job"))
+    return " ".join(str(launch.get(key)) for key in (*MACHINE, "pid", "began"))
 
 
 def _ask_slurm(jobs: set[str]) -> dict[str, Job]:
@@ -91,6 +86,5 @@ def _read_jobs(spoken: Spoken) -> dict[str, Job]:
 
 
 def _find_process(launch: Mapping[str, Any]) -> Job:
-    if launch["host"] != socket.gethostname():
-        return Job()
-    return Job("RUNNING" if psutil.pid_exists(launch["pid"]) else GONE)
+    alive = is_alive(launch)
+    return Job() if alive is None else Job("RUNNING" if alive else GONE)

@@ -17,10 +17,11 @@ from pvt_bench.config import LauncherName, Mode
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import freeze
 from pvt_bench.launching.executors import check_launcher
-from pvt_bench.launching.jobs import Launch, ask, job_key
+from pvt_bench.launching.jobs import Job, Launch, ask, job_key
 from pvt_bench.launching.sweep import Cell
 from pvt_bench.screen import progress_bar
-from pvt_bench.tracking.record import AlreadyRunning, Record
+from pvt_bench.tracking.lease import AlreadyRunning
+from pvt_bench.tracking.record import Record
 from pvt_bench.training.optim import count_steps
 
 # Paths that a cell reads on another machine, perhaps in another working directory.
@@ -113,7 +114,7 @@ def claim(
 def _waits(status: Mapping[str, Any]) -> bool:
     if not (own := status.get("launch")):
         return False
-    job = ask([own])[job_key(own)]
+    job = ask([own]).get(job_key(own), Job())
     return job.state == "PENDING" or (job.alive and status["state"] != "failed")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pvt_bench.errors import InputError, nearest
+from pvt_bench.screen import warn
 from pvt_bench.tracking.metrics import replace
 from pvt_bench.tracking.record import read_status
 
@@ -62,6 +63,12 @@ class Sweep:
         except InputError as error:
             return {"state": "missing", "error": str(error), "result": None}
 
+    def _is_sound(self) -> bool:
+        texts = [self.name, self.uri, *self.typed, *self.parents.keys(), *self.parents.values()]
+        for cell in self.cells:
+            texts += [cell.name, cell.place, cell.experiment, cell.mode, *cell.headline]
+        return all(isinstance(text, str) for text in texts)
+
     def write(self) -> None:
         """Write the sweep's file as a whole."""
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -75,8 +82,11 @@ class Sweep:
         try:
             values = json.loads((directory / FILE).read_bytes())
             cells = [Cell(**each) for each in values.pop("cells")]
-            return cls(results_dir=directory.parents[1], cells=cells, **values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            sweep = cls(results_dir=directory.parents[1], cells=cells, **values)
+            if not sweep._is_sound():
+                raise TypeError("its fields are of other kinds")
+            return sweep
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{directory / FILE} is not the file of a sweep ({error}). Type the command of the "
                 "sweep again: it is written anew, and nothing that is finished runs again."
@@ -93,6 +103,18 @@ def find_sweeps(results_dir: Path) -> list[Path]:
     """The directories of all sweeps, the latest last."""
     found = results_dir.glob(f"sweeps/*/{FILE}")
     return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+def read_sweeps(results_dir: Path) -> tuple[list[Sweep], int]:
+    """All sweeps, the latest last, and how many are damaged, each of which is warned of."""
+    sweeps, damaged = [], 0
+    for directory in find_sweeps(results_dir):
+        try:
+            sweeps.append(Sweep.read(directory))
+        except InputError as error:
+            warn(str(error))
+            damaged += 1
+    return sweeps, damaged
 
 
 def find_sweep(results_dir: Path, name: str) -> Path:

@@ -8,8 +8,9 @@ from pvt_bench.launching.states import LOST, STOPPED, UNDER_WAY, State, look
 from pvt_bench.launching.summary import count, is_complete, to_markdown, write
 from pvt_bench.launching.sweep import Sweep
 from pvt_bench.screen import say
+from pvt_bench.tracking.lease import AlreadyRunning
 from pvt_bench.tracking.parent import close_parents, end_runs
-from pvt_bench.tracking.record import AlreadyRunning, Record
+from pvt_bench.tracking.record import Record
 
 LOOK_EVERY_S = 2.0
 SAY_EVERY_S = 60.0

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pvt_bench.tracking import holder
+
 PACKAGES = (
     "pvt-bench",
     "torch",
@@ -62,14 +64,14 @@ def source_version(source: Path = SOURCE) -> str | None:
 def launch_here(pid: int | None = None, log: str | None = None) -> dict[str, Any]:
     """Which job this process belongs to, so that others can ask whether it is still there.
 
-    On SLURM its number; elsewhere host and number of the process that stands for it.
+    On SLURM its number; elsewhere the process that stands for it, see `holder.describe`.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
         array, task = (os.environ.get(f"SLURM_ARRAY_{each}_ID") for each in ("JOB", "TASK"))
         job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
         return {"launcher": "slurm", "job": job}
     pid = pid or int(os.environ.get("SUBMITIT_LOCAL_JOB_ID") or os.getpid())
-    launch = {"launcher": "local", "host": socket.gethostname(), "pid": pid}
+    launch = {"launcher": "local", **holder.describe(pid)}
     return launch if log is None else launch | {"log": log}
 
 

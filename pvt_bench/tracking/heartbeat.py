@@ -1,7 +1,9 @@
 """A sign of life: a file whose time of change moves on for as long as its process lives."""
 
+import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,10 +13,14 @@ LOST_AFTER_S = 90.0
 
 
 class Heartbeat:
-    """Touches a file every ten seconds, from a thread, until it is stopped."""
+    """Touches a file every ten seconds, from a thread, until it is stopped.
 
-    def __init__(self, path: Path, every: float = BEAT_S) -> None:
+    held: whether the run is still this process's; no more beats where it is not.
+    """
+
+    def __init__(self, path: Path, held: Callable[[], bool], every: float = BEAT_S) -> None:
         self._path = path
+        self._held = held
         self._every = every
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -25,32 +31,52 @@ class Heartbeat:
         self._stopped.set()
         self._thread.join()
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            if self._held():
+                self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while True:
             # A full or absent disk is reported by those who write numbers.
             with suppress(OSError):
+                if not self._held():
+                    return
                 self._path.touch()
             if self._stopped.wait(self._every):
                 return
 
 
-def is_fresh(path: Path) -> bool:
-    """Whether the last beat is recent; one that was never heard is not."""
-    try:
-        return time.time() - path.stat().st_mtime < LOST_AFTER_S
-    except FileNotFoundError:
-        return False
+def is_fresh(path: Path, now: float | None = None) -> bool:
+    """Whether the last beat is recent; one that was never heard is not.
+
+    now: in Unix seconds, by default this machine's.
+    """
+    beat = _last(path)
+    return beat is not None and (time.time() if now is None else now) - beat < LOST_AFTER_S
 
 
 def is_beating(path: Path, listen_for: float = 2.5 * BEAT_S) -> bool:
     """Whether another beat comes, listening for at most `listen_for` seconds."""
-    if not is_fresh(path):
+    last = _last(path)
+    # Clocks of two machines may be apart; the file system has one.
+    if last is None or not is_fresh(path, _clock_of(path.parent)):
         return False
-    last, until = path.stat().st_mtime, time.monotonic() + listen_for
+    until = time.monotonic() + listen_for
     while time.monotonic() < until:
         time.sleep(BEAT_S / 10)
-        if path.stat().st_mtime != last:
-            return True
+        beat = _last(path)
+        if beat is None or beat != last:
+            return beat is not None
     return False
+
+
+def _last(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _clock_of(directory: Path) -> float:
+    """The time by the clock that a file system gives files theirs from."""
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".clock") as file:
+        return Path(file.name).stat().st_mtime

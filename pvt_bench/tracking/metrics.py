@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.rewrites = 0  # places in the file from before the last one mean nothing any more
 
     def append(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Write one point through to the operating system; a failed write leaves no trace.
@@ -47,20 +49,21 @@ class MetricsFile:
 
     def read(self) -> Iterator[Point]:
         """All points in the order of logging."""
+        return (point for point, _ in self.read_from(0))
+
+    def read_from(self, start: int) -> Iterator[tuple[Point, int]]:
+        """The points from byte `start` on, where a line begins, each with the byte behind it."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            file.seek(start)
+            end = start
+            for line in file:
                 if not line.endswith(b"\n"):
                     return
-                try:
-                    yield _decode(line)
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(
-                        f"{self.path}, line {number}, is not a point: {error}. Expected "
-                        'a line such as {"step": 1, "time": 0.0, "train/loss": 0.5}; '
-                        "mend or delete that line."
-                    ) from error
+                point = self._decode(line)
+                end += len(line)
+                yield point, end
 
     def tail(self, size: int = 1 << 14) -> list[Point]:
         """The last points, as many as whole lines fit into `size` bytes."""
@@ -71,7 +74,17 @@ class MetricsFile:
             file.seek(start)
             lines = file.read().split(b"\n")
         # The first line may lack its beginning, the last its end.
-        return [_decode(line) for line in lines[1 if start else 0 : -1]]
+        return [self._decode(line) for line in lines[1 if start else 0 : -1]]
+
+    def _decode(self, line: bytes) -> Point:
+        try:
+            return _decode(line)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            shown = line.decode(errors="replace").strip()[:60]
+            raise InputError(
+                f"{self.path} has a line that is not a point: {shown!r} ({error}). Expected one "
+                'such as {"step": 1, "time": 0.0, "train/loss": 0.5}; mend or delete that line.'
+            ) from error
 
     def repair(self) -> None:
         """Cut off a last line without an end."""
@@ -82,18 +95,29 @@ class MetricsFile:
                 os.truncate(self.path, whole)
 
     def cut(self, step: int) -> None:
-        """Drop the points after `step`."""
-        replace(self.path, b"".join(_encode(point) for point in self.read() if point.step <= step))
+        """Drop the points after `step`, and of those that are there twice the first one.
+
+        A step is there twice where two processes wrote the file: both went the same way.
+        """
+        points = {(p.step, *sorted(p.values)): p for p in self.read() if p.step <= step}
+        ordered = sorted(points.values(), key=lambda point: point.step)
+        self.rewrites += 1
+        replace(self.path, b"".join(map(_encode, ordered)))
 
 
 def replace(path: Path, data: bytes) -> None:
     """Write a file so that at any moment it holds either the old or the new content."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    # Of a name of its own: two processes may write the file at once.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _encode(point: Point) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from pvt_bench.tracking.addresses import SQLITE, check_uri, sqlite_file, without_password
+from pvt_bench.tracking.metrics import Point
 from pvt_bench.tracking.record import Record
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Mirror:
         self._run_id: str | None = None
         self._sent: dict[str, set[int]] = {}
         self._left_out: set[str] = set()
+        # Up to where all points have been sent, and after how many rewrites of the file.
+        self._read_to, self._rewrites = 0, record.metrics.rewrites
         self._sending: Future[None] | None = None
 
     @property
@@ -157,6 +160,7 @@ class Mirror:
     def _send(self, now: bool = False) -> None:
         if not self._uri:
             return
+        self._record.check_lease()
         if self._failed_at is not None and not now and not self._rested(self._failed_at):
             self._note(behind=True)
             return
@@ -184,7 +188,7 @@ class Mirror:
             self._description = ""
         if self._end is not None:
             # What is sent long afterwards shall not seem to have run until now.
-            ended = max((point.time for point in self._record.points()), default=None)
+            ended = max((point.time for point in self._record.metrics.tail()), default=None)
             store.terminate(run_id, self._end, ended)
             self._end = None
 
@@ -214,32 +218,46 @@ class Mirror:
 
     def _send_points(self, store: "Store", run_id: str) -> None:
         unsent = []
-        for value in self._due_values():
+        values, read_to = self._due_values()
+        for value in values:
             if value.name not in self._sent:
                 self._sent[value.name] = store.steps(run_id, value.name)
             if value.step not in self._sent[value.name]:
                 self._sent[value.name].add(value.step)
                 unsent.append(value)
         store.log_values(run_id, unsent)
+        self._read_to = read_to
 
-    def _due_values(self) -> "Iterator[Value]":
+    def _due_values(self) -> "tuple[list[Value], int]":
+        """The values that are due, and the byte up to where none is left to be sent later."""
+        metrics, held = self._record.metrics, False
+        values: list[Value] = []
+        if metrics.rewrites != self._rewrites:
+            self._read_to, self._rewrites = 0, metrics.rewrites
+        read_to = self._read_to
+        for point, end in metrics.read_from(read_to):
+            held = held or point.step > self._due
+            read_to = read_to if held else end
+            if point.step <= self._due:
+                values += self._values_of(point)
+        return values, read_to
+
+    def _values_of(self, point: Point) -> "Iterator[Value]":
         from pvt_bench.tracking.store import Value
 
-        for point in self._record.points():
-            if point.step > self._due:
-                continue
-            for name, value in point.values.items():
-                if not METRIC_NAME.fullmatch(name):
-                    self._leave_out(name, "MLflow does not take this name")
-                elif math.isinf(value):
-                    self._leave_out(name, "MLflow cannot hold an infinite value")
-                else:
-                    yield Value(name, point.step, point.time, value)
+        for name, value in point.values.items():
+            if not METRIC_NAME.fullmatch(name):
+                self._leave_out(name, "MLflow does not take this name")
+            elif math.isinf(value):
+                self._leave_out(name, "MLflow cannot hold an infinite value")
+            else:
+                yield Value(name, point.step, point.time, value)
 
     def _fall_behind(self, error: Exception) -> None:
         # A request may have arrived though its answer did not: next time the store is asked.
         self._store, self._run_id = None, None
         self._sent.clear()
+        self._read_to = 0
         if not self.behind:
             logger.warning(
                 "MLflow at %s does not take the run (%s). Nothing is lost: the points are in %s, "

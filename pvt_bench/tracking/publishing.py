@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+from pvt_bench.errors import InputError
 from pvt_bench.tracking.metrics import replace
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
@@ -45,9 +46,24 @@ class Presentation:
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
-        """What a record keeps; None where the run never began."""
+        """What a record keeps; None where the run never began.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         path = directory / FILE
-        return cls(**json.loads(path.read_bytes())) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            shown = cls(**json.loads(path.read_bytes()))
+            kinds = (shown.experiment, str), (shown.params, dict), (shown.tags, dict)
+            if not all(isinstance(value, kind) for value, kind in (*kinds, (shown.name, str))):
+                raise TypeError("its fields are of other kinds")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{path} is damaged ({error}). Delete it: the same command writes it anew."
+            ) from error
+        return shown
 
     @classmethod
     def set_datasets(cls, directory: Path, datasets: list[dict[str, str]]) -> None:

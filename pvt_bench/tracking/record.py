@@ -19,19 +19,20 @@ from omegaconf import OmegaConf
 from pvt_bench.errors import InputError
 from pvt_bench.tracking.environment import launch_here, source_version
 from pvt_bench.tracking.heartbeat import Heartbeat, is_beating
+from pvt_bench.tracking.holder import is_alive, is_this
 from pvt_bench.tracking.identity import identity
+from pvt_bench.tracking.lease import AlreadyRunning, Lease, describe
 from pvt_bench.tracking.metrics import MetricsFile, Point, replace
 
 HEARTBEAT = "heartbeat"
 STATES = ("queued", "running", "finished", "failed", "interrupted")
 # What every status holds from the start; all else may be missing.
-FIELDS = ("state", "created", "attempt")
+FIELDS = {"state": str, "created": str, "attempt": int}
+# Where others are there, they are mappings.
+MAPPINGS = ("launch", "mlflow", "result", "measured", "content")
+MOMENTS = ("created", "started")
 # Loader workers inherit the lock and outlive a killed run by some seconds.
 ORPHANS_LEAVE_AFTER = 15.0
-
-
-class AlreadyRunning(InputError):
-    """Another process works on the run."""
 
 
 class Record:
@@ -43,12 +44,13 @@ class Record:
     while the run is going on turns the state to `failed`, or to `interrupted` for Ctrl-C.
     """
 
-    def __init__(self, directory: Path, lock: BaseFileLock | None) -> None:
+    def __init__(self, directory: Path, lock: BaseFileLock | None, lease: Lease | None) -> None:
         self.directory = directory
         self.results_dir = directory.parents[3]
         self.identity = directory.name.rpartition("-")[2]
         self._metrics = MetricsFile(directory / "metrics.jsonl")
         self._lock = lock
+        self._lease = lease
         self._heartbeat: Heartbeat | None = None
         self._status: dict[str, Any] = {}
         self._updating = Lock()
@@ -77,15 +79,10 @@ class Record:
         """
         results_dir = Path(results_dir).expanduser().resolve()
         key = identity(config, content or {})
-        with _writing(results_dir):
-            lock = _acquire(results_dir, key)
-            try:
-                record = cls(find_directory(results_dir, label, key), lock)
-                _refuse_running_elsewhere(record.directory)
-                record._prepare(config, rerun)
-            except BaseException:
-                lock.release()
-                raise
+        directory = find_directory(results_dir, label, key)
+        with _taking(results_dir, key, directory) as (lock, lease):
+            record = cls(directory, lock, lease)
+            record._prepare(config, rerun)
         return record
 
     @classmethod
@@ -99,15 +96,9 @@ class Record:
         if not (directory / "status.json").exists():
             raise InputError(f"{directory} is not a record: it holds no status.json.")
         results_dir, key = directory.parents[3], directory.name.rpartition("-")[2]
-        with _writing(results_dir):
-            lock = _acquire(results_dir, key)
-            try:
-                record = cls(directory, lock)
-                _refuse_running_elsewhere(directory)
-                record._load()
-            except BaseException:
-                lock.release()
-                raise
+        with _taking(results_dir, key, directory) as (lock, lease):
+            record = cls(directory, lock, lease)
+            record._load()
         return record
 
     @property
@@ -122,12 +113,19 @@ class Record:
         """The content of `status.json`; change it with `update`."""
         return dict(self._status)
 
+    def check_lease(self) -> None:
+        """Raise TakenOver where another process has taken over the run; called before each write
+        of what belongs to it."""
+        if self._lease is not None:
+            with _writing(self.results_dir):
+                self._lease.check()
+
     def update(self, **fields: Any) -> None:
-        """Set fields of `status.json`; `updated` is set with them and serves as a heartbeat."""
+        """Set fields of `status.json`; `updated` is set with them."""
         if fields.get("state", STATES[0]) not in STATES:
             raise ValueError(f"state must be one of {STATES}, not {fields['state']!r}")
         # The training and the mirror's thread both have something to note.
-        with self._updating, _writing(self.results_dir):
+        with self._updating, self._writing():
             self._status |= {**fields, "updated": _now()}
             replace(self.directory / "status.json", json.dumps(self._status, indent=2).encode())
 
@@ -143,20 +141,26 @@ class Record:
             launch={**(self._status.get("launch") or {}), **launch_here()},
             error=None,
         )
-        self._heartbeat = Heartbeat(self.directory / HEARTBEAT)
+        held = self._lease.is_held if self._lease else lambda: True
+        self._heartbeat = Heartbeat(self.directory / HEARTBEAT, held)
 
     def log(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Append one point to `metrics.jsonl`."""
-        with _writing(self.results_dir):
+        with self._writing():
             self._metrics.append(step, values)
 
     def points(self) -> Iterator[Point]:
         """All points of `metrics.jsonl` in the order of logging."""
         return self._metrics.read()
 
+    @property
+    def metrics(self) -> MetricsFile:
+        """`metrics.jsonl`, for reading."""
+        return self._metrics
+
     def cut(self, step: int) -> None:
         """Drop the points after `step`: a resume goes back to its checkpoint's step."""
-        with _writing(self.results_dir):
+        with self._writing():
             self._metrics.cut(step)
 
     def close(self) -> None:
@@ -184,11 +188,18 @@ class Record:
         finally:
             self.close()
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with _writing(self.results_dir):
+            if self._lease is not None:
+                self._lease.check()
+            yield
+
     def _prepare(self, config: Mapping[str, Any], rerun: bool) -> None:
         superseded: list[str] = []
         status_file = self.directory / "status.json"
         if rerun and self.directory.exists():
-            superseded = _mlflow_runs(_read_json(status_file) if status_file.exists() else {})
+            superseded = _mlflow_runs(self.directory)
             self._remove()
         self.directory.mkdir(parents=True, exist_ok=True)
         frozen = self.directory / "config.yaml"
@@ -197,7 +208,9 @@ class Record:
         if status_file.exists():
             self._load()
         else:
-            self.update(state="queued", created=_now(), attempt=0, superseded=superseded)
+            # To the microsecond: MLflow's run is found by it, and a rerun has one of its own.
+            created = datetime.now(UTC).isoformat()
+            self.update(state="queued", created=created, attempt=0, superseded=superseded)
 
     def _load(self) -> None:
         self._status = read_status(self.directory)
@@ -216,7 +229,7 @@ class Follower(Record):
     """A run's record as its processes beside the first one have it: they write nothing."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory, None)
+        super().__init__(directory, None, None)
         self._status = read_status(directory)
 
     def update(self, **fields: Any) -> None:
@@ -252,17 +265,30 @@ def read_status(directory: Path) -> dict[str, Any]:
     """The content of a record's `status.json`, whoever has the record open.
 
     Raises:
-        InputError: it is not JSON, or not that of a record as this version knows it.
+        InputError: it cannot be read, or is not that of a record as this version knows it.
     """
     status = _read_json(directory / "status.json")
-    lacking = [key for key in FIELDS if key not in status]
-    if lacking or status["state"] not in STATES:
+    if wrong := _fault_of(status):
         raise InputError(
             f"{directory / 'status.json'} is not that of a record that this version of pvt-bench "
-            f"knows ({'without ' + ', '.join(lacking) if lacking else status['state']}). Take the "
-            "version that wrote it, move the directory away, or start the run over: rerun=true."
+            f"knows ({wrong}). Use the version that wrote it, move the directory away, or start "
+            "the run over: rerun=true."
         )
     return status
+
+
+def _fault_of(status: Mapping[str, Any]) -> str:
+    lacking = [key for key in FIELDS if key not in status]
+    if lacking:
+        return f"without {', '.join(lacking)}"
+    wrong = [key for key, kind in FIELDS.items() if not isinstance(status[key], kind)]
+    wrong += [key for key in MAPPINGS if not isinstance(status.get(key) or {}, dict)]
+    if not isinstance(status.get("superseded") or [], list):
+        wrong.append("superseded")
+    if not wrong:
+        wrong = [key for key in MOMENTS if not _is_moment(status.get(key))]
+        wrong += ["state"] if status["state"] not in STATES else []
+    return ", ".join(f"{key}: {str(status[key])[:40]}" for key in wrong)
 
 
 @contextmanager
@@ -278,37 +304,45 @@ def _writing(results_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _acquire(results_dir: Path, key: str) -> BaseFileLock:
-    # Outside the record's directory, which a rerun removes while it holds the lock.
-    locks = results_dir / "runs" / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock, holder_file = FileLock(locks / f"{key}.lock"), locks / f"{key}.json"
-    holder = _read_json(holder_file) if holder_file.exists() else {}
+@contextmanager
+def _taking(results_dir: Path, key: str, directory: Path) -> Iterator[tuple[BaseFileLock, Lease]]:
+    """Take the lock and the lease of a run; the lock is given back where what follows fails."""
+    with _writing(results_dir):
+        # Outside the record's directory, which a rerun removes while it holds the lock.
+        locks = results_dir / "runs" / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        lease = Lease(locks / f"{key}.json")
+        lock = _acquire(locks / f"{key}.lock", lease)
+        try:
+            _refuse_running(directory, lease)
+            lease.take()
+            yield lock, lease
+        except BaseException:
+            lock.release()
+            raise
+
+
+def _acquire(path: Path, lease: Lease) -> BaseFileLock:
+    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0 if _alive(holder) else ORPHANS_LEAVE_AFTER)
+        lock.acquire(timeout=ORPHANS_LEAVE_AFTER if is_alive(lease.last) is False else 0)
     except Timeout:
-        holder = _read_json(holder_file) if holder_file.exists() else {}
-        who = ", ".join(f"{name} {value}" for name, value in holder.items())
-        raise AlreadyRunning(
-            f"The run {key} is already running ({who}). One process at a time works on a run: "
-            "wait for it or stop it, then type the same command again."
-        ) from None
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
-    replace(holder_file, json.dumps(holder).encode())
+        raise _already_running(path.stem, lease) from None
     return lock
 
 
-def _refuse_running_elsewhere(directory: Path) -> None:
-    # A network file system may keep locks for one host only; a heartbeat is seen by all.
-    status_file = directory / "status.json"
-    status = _read_json(status_file) if status_file.exists() else {}
-    elsewhere = status.get("host") != socket.gethostname()
-    if status.get("state") == "running" and elsewhere and is_beating(directory / HEARTBEAT):
-        raise AlreadyRunning(
-            f"The run {directory.name} is already running (host {status['host']}, pid "
-            f"{status['pid']}). One process at a time works on a run: wait for it or stop it, then "
-            "type the same command again."
-        )
+def _refuse_running(directory: Path, lease: Lease) -> None:
+    # A network file system may keep no locks, or for one host only; a heartbeat is seen by all.
+    gone_or_own = is_alive(lease.last) is False or is_this(lease.last)
+    if not gone_or_own and is_beating(directory / HEARTBEAT):
+        raise _already_running(directory.name, lease)
+
+
+def _already_running(name: str, lease: Lease) -> AlreadyRunning:
+    return AlreadyRunning(
+        f"The run {name} is already running ({describe(lease.last)}). One process at a time works "
+        "on a run: wait for it or stop it, then type the same command again."
+    )
 
 
 def _safe(part: str) -> str:
@@ -318,28 +352,31 @@ def _safe(part: str) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {str(found)[:40]}")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is not JSON any more ({error}). Mend it, or start the run over: rerun=true."
+            f"{path} is damaged ({error}). Mend it, or start the run over: rerun=true."
         ) from error
+    return found
 
 
-def _mlflow_runs(status: Mapping[str, Any]) -> list[str]:
-    run_id = (status.get("mlflow") or {}).get("run_id")
-    return [*status.get("superseded", []), *([run_id] if run_id else [])]
-
-
-def _alive(holder: Mapping[str, Any]) -> bool:
-    if holder.get("host") != socket.gethostname():
-        return True
+def _mlflow_runs(directory: Path) -> list[str]:
+    """The runs in MLflow that a record had, as far as it can still be read."""
     try:
-        os.kill(holder.get("pid", 0), 0)
-    except ProcessLookupError:
+        status = read_status(directory)
+    except InputError:
+        return []
+    run_id = (status.get("mlflow") or {}).get("run_id")
+    return [*(status.get("superseded") or []), *([run_id] if run_id else [])]
+
+
+def _is_moment(text: object) -> bool:
+    try:
+        return text is None or bool(datetime.fromisoformat(str(text)))
+    except ValueError:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,22 +18,27 @@ KEPT = 2
 MEGABYTE = 10**6
 
 
-def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
+def save_checkpoint(
+    directory: Path, step: int, state: dict[str, Any], check: Callable[[], None] = lambda: None
+) -> Path:
     """Write `state` (plain types and tensors) as the checkpoint of `step`; keep the newest two.
 
-    The file is written beside its target, synced and renamed; its SHA-256 goes into the name of
-    a second file, so that damage is found when it is read. A full disk leaves the older
-    checkpoints whole and is an InputError, which says how much is missing.
+    The file is written beside its target, synced and renamed; its SHA-256 goes into a second file,
+    so that damage is found when it is read. `check` is called just before the rename, and stops it
+    by raising. A full disk leaves the older checkpoints whole and is an InputError, which says how
+    much is missing.
     """
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / f"step-{step:08d}.ckpt"
-    partial = target.with_suffix(".partial")
+    # Of a name of its own: a process that was taken over may still be writing its own.
+    partial = directory / f"{target.stem}.{secrets.token_hex(4)}.partial"
     try:
         with partial.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         digest = _digest(partial)
+        check()
         _write_synced(target.with_suffix(".sha256"), digest)
         partial.replace(target)
         _sync_directory(directory)
@@ -43,37 +49,44 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
             f"{_missing_space(directory, state)}The older checkpoints are whole. Type the same "
             "command to go on."
         ) from error
-    for old in _newest_first(directory)[KEPT:]:
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in [path for path in _newest_first(directory) if path <= target][KEPT:]:
         old.unlink()
         old.with_suffix(".sha256").unlink(missing_ok=True)
     return target
 
 
-def load_newest(
-    directory: Path, warn: Callable[[str], None] = lambda message: None
-) -> dict[str, Any] | None:
-    """The state of the newest valid checkpoint, or None; each one passed over is warned of."""
+def find_newest(directory: Path, warn: Callable[[str], None] = lambda message: None) -> Path | None:
+    """The newest valid checkpoint, or None; damaged ones are moved aside and warned of.
+
+    Beside valid ones they would count among the newest two, in the place of each new checkpoint.
+    """
+    for partial in directory.glob("*.partial"):
+        partial.unlink()
     for path in _newest_first(directory):
-        expected = path.with_suffix(".sha256")
-        if not expected.exists() or expected.read_text().strip() != _digest(path):
-            warn(f"The checkpoint {path} is damaged and is passed over.")
-            continue
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except UnpicklingError as error:
-            raise InputError(
-                f"The checkpoint {path} holds more than tensors and plain values, and is not read: "
-                "it was not written by this project. Move it away, or start over: rerun=true."
-            ) from error
+        if _is_whole(path):
+            return path
+        aside = path.with_suffix(f".{secrets.token_hex(4)}.damaged")
+        path.replace(aside)
+        warn(f"The checkpoint {path} is damaged: it is ignored, and kept as {aside.name}.")
     return None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote, on the CPU."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise InputError(
+            f"The checkpoint {path} holds more than tensors and plain values, and is not read: "
+            "it was not written by this project. Move it away, or start over: rerun=true."
+        ) from error
 
 
 def delete_checkpoints(directory: Path) -> None:
     """Remove all checkpoints: a finished run keeps its weights alone."""
-    for path in directory.glob("step-*"):
-        path.unlink()
-    if directory.exists():
-        directory.rmdir()
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _missing_space(directory: Path, state: dict[str, Any]) -> str:
@@ -97,6 +110,13 @@ def _count_bytes(state: object) -> int:
 
 def _newest_first(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*.ckpt"), reverse=True)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return path.with_suffix(".sha256").read_text().strip() == _digest(path)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _digest(path: Path) -> str:

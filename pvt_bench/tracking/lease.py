@@ -1,0 +1,81 @@
+"""The right to write a record: one process has it, and notices where another one took it."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pvt_bench.errors import InputError
+from pvt_bench.tracking import holder
+from pvt_bench.tracking.metrics import replace
+
+
+class AlreadyRunning(InputError):
+    """Another process works on the run."""
+
+
+class TakenOver(AlreadyRunning):
+    """Another process has taken over the run while this one could not be heard."""
+
+
+class Lease:
+    """A file that says which process writes a record, with a token that each taking raises.
+
+    Locks keep two processes apart on one host. Where the file system does not keep them, and where
+    a machine was paused for longer than its heartbeat is waited for, a second process takes the
+    run over; `check` is how the first one finds out before it writes anything more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mine: dict[str, Any] = {}
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """Who took it last, as the file says; empty where there is no such file, or no telling."""
+        try:
+            found = json.loads(self.path.read_bytes())
+        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def take(self) -> None:
+        """Make it this process's."""
+        token = self.last.get("token", 0)
+        self._mine = {
+            **holder.describe(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "token": token + 1 if isinstance(token, int) else 1,
+            "nonce": secrets.token_hex(8),
+        }
+        self._write()
+
+    def check(self) -> None:
+        """Raise TakenOver where another process has taken it since."""
+        last = self.last
+        if not last:
+            # Nobody has taken it: the file was lost, or damaged.
+            self._write()
+        elif last != self._mine:
+            raise TakenOver(
+                f"The run {self.path.stem} was taken over by another process ({describe(last)}) "
+                "while this one could not be heard. This process stops and has written nothing "
+                "since; the other one goes on."
+            )
+
+    def is_held(self) -> bool:
+        """Whether it is still this process's."""
+        return self.last in ({}, self._mine)
+
+    def _write(self) -> None:
+        if self.path.is_dir():
+            self.path.rename(self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}"))
+        replace(self.path, json.dumps(self._mine).encode())
+
+
+def describe(last: Mapping[str, Any]) -> str:
+    """A holder for people: its host, its number, since when."""
+    known = {name: last[name] for name in ("pid", "host", "since") if last.get(name)}
+    return ", ".join(f"{name} {value}" for name, value in known.items()) or "unknown"
