@@ -13,7 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-LIBRARIES = ["torch", "torchvision", "timm", "lightning.pytorch", "mlflow", "sqlalchemy", "hydra"]
+LIBRARIES = [
+    "torch", "torchvision.transforms.v2", "timm", "lightning.pytorch", "faster_coco_eval", "hydra",
+    "mlflow", "mlflow.store.tracking.sqlalchemy_store",
+]  # fmt: skip
 
 
 class Forked:
