@@ -18,6 +18,7 @@ from sweeping import losses_in
 
 from pvt_bench.tracking import heartbeat, holder
 from pvt_bench.tracking.lease import AlreadyRunning, Lease, TakenOver
+from pvt_bench.tracking.metrics import MetricsFile
 from pvt_bench.tracking.record import HEARTBEAT, Record, read_status
 
 WRITER = """
@@ -115,6 +116,26 @@ def test_two_that_take_a_lease_at_once(tmp_path: Path) -> None:
         assert second.is_held()
         second.check()
         assert second.last["token"] == 2
+
+
+def test_a_point_from_the_middle_of_a_write_is_ignored(tmp_path: Path) -> None:
+    """What was checked before the takeover, and written after it."""
+    with open_record(tmp_path) as first:
+        for step in range(1, 5):
+            first.log(step, {"train/loss": step})
+        late = MetricsFile(first.metrics.path, first.metrics.token)
+    with open_record(tmp_path) as record:
+        record.cut(3)
+        late.append(9, {"train/loss": 9.0})
+        record.log(4, {"train/loss": 4.0})
+        late.append(10, {"train/loss": 10.0})
+        record.log(5, {"train/loss": 5.0})
+        steps = [point.step for point in record.points()]
+        assert steps == [1, 2, 3, 4, 5]
+        assert record.metrics.tail()[-1].step == 5
+        record.cut(4)
+    assert b"10.0" not in first.metrics.path.read_bytes()
+    assert list(losses_in(first.directory)) == [1, 2, 3, 4]
 
 
 def test_steps_that_two_processes_wrote_are_mended(tmp_path: Path) -> None:

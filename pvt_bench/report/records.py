@@ -18,6 +18,10 @@ from pvt_bench.tracking.metrics import MetricsFile
 from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.record import HEARTBEAT, find_records, read_status
 
+# What reading files raises that are not what they should be.
+DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError
+)  # fmt: skip
 # Some seconds of reading.
 MANY = 1000
 # Enough for the last value of every metric; the result of a run is in its status besides.
@@ -40,7 +44,7 @@ class Records:
                 infos[directory], params[directory], metrics[directory] = _read(
                     directory, sweeps[directory]
                 )
-            except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, InputError) as error:
+            except (*DAMAGED, InputError) as error:
                 broken.append(f"{directory} cannot be read ({str(error).splitlines()[0]}).")
         return Loaded(
             pd.DataFrame.from_dict(infos, orient="index", columns=list(INFO)),
@@ -78,7 +82,7 @@ def _sweeps_of_records(results_dir: Path) -> dict[Path, list[str]]:
     """The names of the sweeps that a record is a cell of, by its directory."""
     names: dict[Path, list[str]] = defaultdict(list)
     for path in sorted(results_dir.glob("sweeps/*/sweep.json")):
-        with suppress(ValueError, KeyError, TypeError):  # `status` tells what is wrong with it.
+        with suppress(*DAMAGED):  # `status` tells what is wrong with it.
             sweep = json.loads(path.read_bytes())
             for cell in sweep["cells"]:
                 names[results_dir / cell["place"]].append(sweep["name"])
@@ -91,6 +95,8 @@ def _read(
     status = read_status(directory)
     # libyaml's own loader: the usual one takes ten times as long.
     config = yaml.load((directory / "config.yaml").read_bytes(), yaml.CSafeLoader)
+    if not all(isinstance(config[group], dict) for group in ("task", "model")):
+        raise ValueError(f"{directory / 'config.yaml'} is not the configuration of a run")
     shown = Presentation.read(directory)
     label, _, identity = directory.name.rpartition("-")
     info = {

@@ -52,6 +52,12 @@ class Lease:
         }
         self._write()
 
+    @property
+    def token(self) -> int:
+        """Higher than that of all who had it before; 0 before it was taken."""
+        token: int = self._mine.get("token", 0)
+        return token
+
     def check(self) -> None:
         """Raise TakenOver where another process has taken it since."""
         last = self.last

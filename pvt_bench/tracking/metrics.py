@@ -21,23 +21,28 @@ class Point(NamedTuple):
 
 
 class MetricsFile:
-    """`metrics.jsonl`. A last line that was cut short by a kill is ignored and cut off."""
+    """`metrics.jsonl`. A last line that was cut short by a kill is ignored and cut off.
 
-    def __init__(self, path: Path) -> None:
+    token: the writer's lease, noted with each point. What a process wrote that had been taken over,
+    in the middle of a write, stands behind a higher token and is ignored.
+    """
+
+    def __init__(self, path: Path, token: int = 0) -> None:
         self.path = path
+        self.token = token
         self.rewrites = 0  # places in the file from before the last one mean nothing any more
 
     def append(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Write one point through to the operating system; a failed write leaves no trace.
 
         Raises:
-            ValueError: a metric is called `step` or `time`.
+            ValueError: a metric is called `step`, `time` or `token`.
             OSError: the file cannot be written, e.g. on a full disk.
         """
-        if reserved := {"step", "time"} & values.keys():
+        if reserved := {"step", "time", "token"} & values.keys():
             raise ValueError(f"{reserved.pop()!r} is a field of every point, not a metric")
         point = Point(step, time.time(), {name: float(value) for name, value in values.items()})
-        line = _encode(point)
+        line = _encode(point, self.token)
         with self.path.open("ab", buffering=0) as file:
             start = file.tell()
             try:
@@ -58,25 +63,29 @@ class MetricsFile:
         with self.path.open("rb") as file:
             file.seek(start)
             end = start
+            newest = 0
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                point = self._decode(line)
+                point, token = self._decode(line)
                 end += len(line)
-                yield point, end
+                # A line without values says from where on a writer has the file.
+                if token >= newest and point.values:
+                    yield point, end
+                newest = max(newest, token)
 
     def tail(self, size: int = 1 << 14) -> list[Point]:
         """The last points, as many as whole lines fit into `size` bytes."""
         if not self.path.exists():
             return []
-        with self.path.open("rb") as file:
-            start = max(0, self.path.stat().st_size - size)
-            file.seek(start)
-            lines = file.read().split(b"\n")
-        # The first line may lack its beginning, the last its end.
-        return [self._decode(line) for line in lines[1 if start else 0 : -1]]
+        start = max(0, self.path.stat().st_size - size)
+        if start:
+            with self.path.open("rb") as file:
+                file.seek(start)
+                start += len(file.readline())
+        return [point for point, _ in self.read_from(start)]
 
-    def _decode(self, line: bytes) -> Point:
+    def _decode(self, line: bytes) -> tuple[Point, int]:
         try:
             return _decode(line)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -100,9 +109,10 @@ class MetricsFile:
         A step is there twice where two processes wrote the file: both went the same way.
         """
         points = {(p.step, *sorted(p.values)): p for p in self.read() if p.step <= step}
-        ordered = sorted(points.values(), key=lambda point: point.step)
+        lines = [_encode(point) for point in sorted(points.values(), key=lambda point: point.step)]
+        lines += [_encode(Point(step, time.time(), {}), self.token)] if self.token else []
         self.rewrites += 1
-        replace(self.path, b"".join(map(_encode, ordered)))
+        replace(self.path, b"".join(lines))
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -120,9 +130,10 @@ def replace(path: Path, data: bytes) -> None:
         raise
 
 
-def _encode(point: Point) -> bytes:
+def _encode(point: Point, token: int = 0) -> bytes:
     values = {name: _plain(value) for name, value in point.values.items()}
-    line = {"step": point.step, "time": point.time, **values}
+    by = {"token": token} if token else {}
+    line = {"step": point.step, "time": point.time, **by, **values}
     return json.dumps(line, allow_nan=False).encode() + b"\n"
 
 
@@ -131,7 +142,9 @@ def _plain(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _decode(line: bytes) -> Point:
+def _decode(line: bytes) -> tuple[Point, int]:
+    """The point of a line, and the token of who wrote it."""
     fields = json.loads(line)
-    step, moment = fields.pop("step"), fields.pop("time")
-    return Point(int(step), float(moment), {name: float(value) for name, value in fields.items()})
+    step, moment, token = fields.pop("step"), fields.pop("time"), fields.pop("token", 0)
+    values = {name: float(value) for name, value in fields.items()}
+    return Point(int(step), float(moment), values), int(token)

@@ -48,7 +48,7 @@ class Record:
         self.directory = directory
         self.results_dir = directory.parents[3]
         self.identity = directory.name.rpartition("-")[2]
-        self._metrics = MetricsFile(directory / "metrics.jsonl")
+        self._metrics = MetricsFile(directory / "metrics.jsonl", lease.token if lease else 0)
         self._lock = lock
         self._lease = lease
         self._heartbeat: Heartbeat | None = None
@@ -374,7 +374,7 @@ def _mlflow_runs(directory: Path) -> list[str]:
 
 def _is_moment(text: object) -> bool:
     try:
-        return text is None or bool(datetime.fromisoformat(str(text)))
+        return text is None or datetime.fromisoformat(str(text)).tzinfo is not None
     except ValueError:
         return False
 
