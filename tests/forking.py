@@ -34,6 +34,8 @@ class Forked:
         self.words = list(words)
         token = secrets.token_hex(4)
         self.outputs = [directory / f".{name}-{token}" for name in outputs]
+        for path in self.outputs:
+            path.touch()
         values = (words, directory, environment, self.outputs)
         self.process = context.Process(target=_be_the_command, args=values)
         self.process.start()

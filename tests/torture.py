@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,12 +32,12 @@ from pvt_bench.sync import main as sync
 from pvt_bench.tracking.heartbeat import LOST_AFTER_S
 from pvt_bench.tracking.record import HEARTBEAT, read_status
 
-STEPS = 40
+STEPS = 150
 FAULTS = 5
 DISK_MB = 96
 WORDS = (
     "model=pvt_small", *SMALL, "task=imagenet_classification", "trainer=cpu", "trainer.log_every=1",
-    "trainer.checkpoint_every=4", "schedule.batch_size=4", f"schedule.steps={STEPS}",
+    "trainer.checkpoint_every=15", "schedule.batch_size=4", f"schedule.steps={STEPS}",
 )  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 DAMAGE: tuple[Callable[[Path], object], ...] = (
@@ -68,12 +69,14 @@ class Torture:
 
     def end(self, command: Forked) -> int | None:
         """Wait for the end of the command; its exit code."""
-        self.outputs.append(command.communicate(180)[0])
+        if command.returncode is None or command.outputs[0].exists():
+            self.outputs.append(command.communicate(180)[0])
         return command.returncode
 
     def wait_for_a_moment(self, command: Forked) -> None:
         """Let the command come to some point between its start and its end."""
-        step, delay = self.draw.randrange(-15, STEPS + 5), self.draw.uniform(0, 0.5)
+        step = self.step() + self.draw.randrange(-10, STEPS // FAULTS + 10)
+        delay = self.draw.choice([0, 0.1, 1])
         until = time.monotonic() + 60
         while command.returncode is None and time.monotonic() < until and self.step() < step:
             time.sleep(0.01)
@@ -245,7 +248,8 @@ def main() -> int:
             except Exception as error:
                 failed += 1
                 lines = itertools.chain.from_iterable(each.splitlines() for each in torture.outputs)
-                verdict = f"FAILED: {error!r}\n" + "\n".join(f"    {line}" for line in lines)
+                shown = [*lines, *traceback.format_exc().splitlines()]
+                verdict = f"FAILED: {error!r}\n" + "\n".join(f"    {line}" for line in shown)
             seconds = time.monotonic() - began
             print(
                 f"{launcher} {seed}: {seconds:.0f} s: {', '.join(torture.done)}: {verdict}",

@@ -215,6 +215,9 @@ class Record:
     def _load(self) -> None:
         self._status = read_status(self.directory)
         self._metrics.repair()
+        # What a process was killed in the middle of.
+        for left in self.directory.glob(".*.new"):
+            left.unlink()
 
     def _remove(self) -> None:
         # Renamed first: a removal that is killed halfway must not leave a record to resume.

@@ -20,7 +20,8 @@ from mlflow.utils.validation import (
 )
 
 for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+    # What fails is told by the mirror, once and in a line.
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 # The page shows an experiment's runs with their metrics, and not as those of a chat.
