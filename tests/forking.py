@@ -15,7 +15,7 @@ from pathlib import Path
 
 LIBRARIES = [
     "torch", "torchvision.transforms.v2", "timm", "lightning.pytorch", "faster_coco_eval", "hydra",
-    "mlflow", "mlflow.store.tracking.sqlalchemy_store",
+    "matplotlib.pyplot", "mlflow", "mlflow.store.tracking.sqlalchemy_store",
 ]  # fmt: skip
 
 
@@ -28,6 +28,7 @@ class Forked:
         directory: Path,
         environment: dict[str, str],
         outputs: Sequence[str] = ("output", "output"),
+        module: str = "pvt_bench",
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(LIBRARIES)
@@ -36,7 +37,7 @@ class Forked:
         self.outputs = [directory / f".{name}-{token}" for name in outputs]
         for path in self.outputs:
             path.touch()
-        values = (words, directory, environment, self.outputs)
+        values = (module, words, directory, environment, self.outputs)
         self.process = context.Process(target=_be_the_command, args=values)
         self.process.start()
         assert self.process.pid is not None
@@ -67,17 +68,25 @@ class Forked:
 
 
 def run_forked(
-    words: Sequence[str], directory: Path, environment: dict[str, str], timeout: float
+    words: Sequence[str],
+    directory: Path,
+    environment: dict[str, str],
+    timeout: float,
+    module: str = "pvt_bench",
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m pvt_bench ...` in a directory and wait for its end."""
-    command = Forked(words, directory, environment, ("stdout", "stderr"))
+    """Run `python -m pvt_bench ...`, or another module, in a directory and wait for its end."""
+    command = Forked(words, directory, environment, ("stdout", "stderr"), module)
     texts = command.communicate(timeout)
     assert command.returncode is not None
     return subprocess.CompletedProcess(command.words, command.returncode, *texts)
 
 
 def _be_the_command(
-    words: Sequence[str], directory: Path, environment: dict[str, str], outputs: Sequence[Path]
+    module: str,
+    words: Sequence[str],
+    directory: Path,
+    environment: dict[str, str],
+    outputs: Sequence[Path],
 ) -> None:
     for path, stream in zip(outputs, (sys.stdout, sys.stderr), strict=True):
         # For appending: both may be the same file.
@@ -90,9 +99,9 @@ def _be_the_command(
     os.environ.clear()
     os.environ.update(environment)
     sys.path[0] = str(directory)
-    sys.argv = ["pvt_bench", *words]
+    sys.argv = [module, *words]
     try:
-        runpy.run_module("pvt_bench", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         # A process of multiprocessing leaves without what a command does at its end.
         atexit._run_exitfuncs()

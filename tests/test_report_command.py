@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import environment
+from forking import run_forked
 from report_runs import COST, TASK, make_run, settings, train
 
 from pvt_bench.launching.sweep import Cell, Sweep
@@ -36,10 +37,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pvt_bench.report", *words],
-        cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    return run_forked(words, cwd, environment(), 120, "pvt_bench.report")
 
 
 def test_the_command_prints_and_writes_everything(results: Path) -> None:

@@ -249,14 +249,14 @@ def test_whatever_happens_to_a_job_the_weights_are_the_same(
     assert requeues.read_text().count("\n") == 4, "two that SLURM did not hear, and one a job"
 
 
-def test_three_of_six_fail_each_with_its_reason(
+def test_three_of_four_fail_each_with_its_reason(
     cluster: Cluster, words: tuple[str, ...], results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One raises, one needs too much memory, one has a loss that is no number."""
     torn = results / "torn.safetensors"
     save_file({"backbone.norm": torch.zeros(3)}, torn)
     cells = {
-        "good": ("seed=0,1,2",),
+        "good": ("seed=0",),
         "raises": (f"weights={torn}",),
         "memory": ("seed=3", "launcher.mem_gb=0.2"),
         "nan": ("seed=4", "schedule.lr=1e30"),
@@ -266,21 +266,21 @@ def test_three_of_six_fail_each_with_its_reason(
     for each in cells.values():
         composed += compose_cells(["-m", *words, "schedule.steps=4", *each])
     states = launch_all(composed)
-    assert [state.word for state in states] == [DONE] * 3 + [FAILED] * 3
+    assert [state.word for state in states] == [DONE] + [FAILED] * 3
     assert failed(states)
-    raised, memory, nan = (state.why for state in states[3:])
+    raised, memory, nan = (state.why for state in states[1:])
     assert "torn.safetensors" in raised
     assert "Exceeded job memory limit" in memory
     assert "The loss is not finite: the cross_entropy loss" in nan
     assert status.main([f"results_dir={results}"]) == 1
     shown = capsys.readouterr().out
-    assert "3 done, 3 failed" in shown
+    assert "1 done, 3 failed" in shown
 
     before = jobs_of(cluster)
     again = launch_all(composed)
     assert [state.word for state in again] == [state.word for state in states]
     assert len(jobs_of(cluster) - before) == 3
-    assert [state.status["attempt"] for state in again[:3]] == [1, 1, 1]
+    assert again[0].status["attempt"] == 1
 
 
 def test_two_processes_are_one_run_on_slurm_as_here(

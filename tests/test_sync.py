@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from conftest import Command, environment
+from forking import run_forked
 from mlflow.entities import Run
 
 from pvt_bench.tracking.addresses import default_uri
@@ -20,10 +20,8 @@ NOWHERE = "tracking.uri=http://127.0.0.1:1"
 
 def light(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m` with these words."""
-    return subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=tmp_path, env=environment(**more), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    module, *typed = words
+    return run_forked(typed, tmp_path, environment(**more), 120, module)
 
 
 def sync(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:

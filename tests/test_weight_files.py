@@ -2,6 +2,8 @@
 
 import argparse
 import pickle
+import shlex
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +123,14 @@ def test_no_state_dict(content: object, held: str, tmp_path: Path) -> None:
 def run_recipe(message: str, folder: Path) -> None:
     """Run the command in the last line of a message as a user does who copies it."""
     type_in(message.rpartition("\n")[2], folder)
+
+
+def run_recipe_here(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run its program in this process, in the current directory."""
+    _, option, program, *words = shlex.split(message.rpartition("\n")[2])
+    assert option == "-c"
+    monkeypatch.setattr(sys, "argv", ["-c", *words])
+    exec(program, {"__name__": "__main__"})
 
 
 def test_several_unknown_state_dicts(tmp_path: Path) -> None:
@@ -352,11 +362,15 @@ AWKWARD = 'it\'s "mine" $HOME.pt'
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [("module", "whole.pth"), ("module", "-é.pth.tar"), *((kind, AWKWARD) for kind in OBJECTS)],
+    ("kind", "name", "shell"),
+    [
+        ("optimizer", "-é.pth.tar", True),
+        ("module", AWKWARD, True),
+        *((kind, AWKWARD, False) for kind in OBJECTS),
+    ],
 )
 def test_the_recipe_for_objects_works(
-    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, name: str, shell: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     network = timm.create_model("resnet18")
@@ -364,7 +378,10 @@ def test_the_recipe_for_objects_works(
     torch.save(make(network), name)
     with pytest.raises(InputError, match=what) as error:
         create("resnet18", weights=name)
-    run_recipe(str(error.value), tmp_path)
+    if shell:
+        run_recipe(str(error.value), tmp_path)
+    else:
+        run_recipe_here(str(error.value), monkeypatch)
     target = f"{Path(name).stem}_tensors.pth"
     assert f"type that one's path, {target}:\n" in str(error.value)
     loaded = create("resnet18", weights=target)
