@@ -85,6 +85,9 @@ class Server:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
+        from pvt_bench.tracking.deadlines import end_requests
+
+        end_requests()
         try:
             yield MlflowClient(tracking_uri=self._uri)
         except MlflowException as error:

@@ -21,6 +21,7 @@ from mlflow.utils.validation import (
 )
 
 from pvt_bench.tracking.addresses import sqlite_file
+from pvt_bench.tracking.deadlines import end_requests
 from pvt_bench.tracking.tables import ensure_tables
 
 for _name in ("mlflow", "alembic"):
@@ -47,6 +48,7 @@ class Store:
     """An MLflow store at `uri`; `artifact_root` holds the files of experiments created here."""
 
     def __init__(self, uri: str, artifact_root: Path | None) -> None:
+        end_requests()
         if (database := sqlite_file(uri)) is not None:
             # MLflow keeps an engine per address: it must not hold a file that was replaced.
             os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
