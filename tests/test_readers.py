@@ -138,9 +138,11 @@ def test_a_process_of_the_check_that_is_killed() -> None:
 SMALL_SHARED_MEMORY = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL_SHARED_MEMORY, "sh")
 SAME_SAMPLES = """
+import os
 import torch
 from test_loading import Draws, _samples
 from pvt_bench.datasets.loading import train_loader
+from pvt_bench.datasets.views import View
 
 class Large(Draws):
     def __getitem__(self, index):
@@ -154,6 +156,14 @@ expected = samples(0)
 assert len(expected) == 18
 for workers in (2, 8):
     assert samples(workers) == expected
+
+# What the readers tell of damaged images.
+view = View(10**6, "skip", training=True)
+if not os.fork():
+    view.damaged[7] = True
+    os._exit(0)
+os.wait()
+assert view.damaged.nonzero().tolist() == [[7]]
 """
 
 
