@@ -27,7 +27,7 @@ if not console.is_terminal:
 
 def say(message: str) -> None:
     """Print a line."""
-    console.print(message, markup=False)
+    console.print(_printable(message), markup=False)
 
 
 def silence() -> None:
@@ -37,7 +37,12 @@ def silence() -> None:
 
 def warn(message: str) -> None:
     """Print a line that should not be overlooked."""
-    console.print(f"warning: {message}", style="yellow", markup=False)
+    console.print(f"warning: {_printable(message)}", style="yellow", markup=False)
+
+
+def _printable(message: str) -> str:
+    """A message that any terminal takes: names of files may have bytes that are no characters."""
+    return message.encode("utf-8", "backslashreplace").decode()
 
 
 class Bar:

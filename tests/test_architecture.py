@@ -27,7 +27,8 @@ FLOORS = (
     ("explaining",),
     ("keys",),
     ("config", "screen"),
-    ("errors", "parallel"),
+    ("parallel",),
+    ("errors",),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))
