@@ -503,14 +503,39 @@ def test_mlflow_keeps_its_chatter_to_itself(tmp_path):
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
 
 
-def test_a_broken_store_does_not_stop_a_run(tmp_path, caplog):
-    (tmp_path / "mlflow.db").write_text("this is no database " * 500)
+def test_a_broken_store_is_replaced_before_a_run_and_within_it(tmp_path, caplog):
+    store, garbage = tmp_path / "mlflow.db", "this is no database " * 500
+    store.write_text(garbage)
     with open_record(tmp_path) as record, caplog.at_level(logging.WARNING):
-        mirror = mirror_of(record, default_uri(tmp_path))
+        mirror = mirror_of(record, default_uri(tmp_path), retry_after=0)
         mirror.start()
+        assert not mirror.behind
+        (told,) = warnings_in(caplog)
+        assert "file is not a database" in told
+        assert "pvt_bench.sync" in told
+        (aside,) = tmp_path.glob("mlflow.db.*.damaged")
+        assert aside.read_text() == garbage
         log(record, range(1, 4))
         mirror.push(3)
         mirror.settle()
+        store.write_text(garbage)
+        log(record, range(4, 6))
+        mirror.push(5)
+        mirror.settle()
         assert mirror.behind
-        assert [point.step for point in record.points()] == [1, 2, 3]
-    assert len(warnings_in(caplog)) == 1
+        mirror.finish("finished")
+        assert not mirror.behind
+    (run,) = runs_in(default_uri(tmp_path))
+    assert history(default_uri(tmp_path), run.info.run_id) == expected(range(1, 6))
+
+
+def test_a_directory_in_the_place_of_a_store_stays(tmp_path, caplog):
+    (tmp_path / "mlflow.db").mkdir()
+    with open_record(tmp_path) as record:
+        mirror = mirror_of(record, default_uri(tmp_path))
+        began = time.monotonic()
+        mirror.start()
+        assert time.monotonic() - began < 10
+        assert mirror.behind
+    (told,) = warnings_in(caplog)
+    assert "mlflow.db is not a file" in told

@@ -5,6 +5,7 @@ Importing this module imports MLflow, which takes more than a second.
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,6 +19,9 @@ from mlflow.utils.validation import (
     MAX_PARAMS_TAGS_PER_BATCH,
     MAX_TAG_VAL_LENGTH,
 )
+
+from pvt_bench.tracking.addresses import sqlite_file
+from pvt_bench.tracking.tables import ensure_tables
 
 for _name in ("mlflow", "alembic"):
     # What fails is told by the mirror, once and in a line.
@@ -43,6 +47,10 @@ class Store:
     """An MLflow store at `uri`; `artifact_root` holds the files of experiments created here."""
 
     def __init__(self, uri: str, artifact_root: Path | None) -> None:
+        if (database := sqlite_file(uri)) is not None:
+            # MLflow keeps an engine per address: it must not hold a file that was replaced.
+            os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+            ensure_tables(database)
         self._client = MlflowClient(tracking_uri=uri)
         self._artifact_root = artifact_root
 
