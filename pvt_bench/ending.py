@@ -1,10 +1,10 @@
 """How a command ends: what it prints of an error, and its exit code."""
 
-import sys
 import traceback
 
 from pvt_bench.errors import Failed
 from pvt_bench.explaining import explain
+from pvt_bench.screen import complain
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -20,11 +20,11 @@ def report(error: Exception, full: bool) -> int:
     # A loss that is not a number says all that there is to know, too.
     told = interrupted or isinstance(error, Failed | FloatingPointError)
     if full or (message is None and not told):
-        traceback.print_exception(error)
+        complain("".join(traceback.format_exception(error)).rstrip("\n"))
     elif interrupted:
-        print(f"{error}; the same command goes on from there", file=sys.stderr)
+        complain(f"{error}; the same command goes on from there")
     else:
-        print(f"error: {message or error}", file=sys.stderr)
+        complain(f"error: {message or error}")
     if interrupted:
         return INTERRUPTED
     return FAILED if message is None else REFUSED

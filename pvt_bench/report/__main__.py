@@ -20,7 +20,7 @@ from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.errors import InputError
 from pvt_bench.report.options import Options, parse
 from pvt_bench.report.rows import Table
-from pvt_bench.screen import say, warn
+from pvt_bench.screen import complain, say, warn
 
 DONE = 0
 
@@ -97,7 +97,7 @@ def check(tables: Sequence[Table], options: Options) -> int:
             f"python -m pvt_bench table={options.table or options.published}"
         )
     for sentence in missed:
-        print(f"missed: {sentence}", file=sys.stderr)
+        complain(f"missed: {sentence}")
     say(f"{compared} figures compared, {len(missed)} missed (scores by more than {tolerance:g})")
     return FAILED if missed else DONE
 
