@@ -26,7 +26,7 @@ FLOORS = (
     ("composing",),
     ("explaining",),
     ("keys",),
-    ("config", "screen"),
+    ("config", "screen", "targets"),
     ("parallel",),
     ("errors",),
 )
@@ -68,7 +68,17 @@ def test_imports_go_downward(path: Path) -> None:
     ("rooms", "forbidden"),
     [
         (
-            ("report", "tracking", "screen", "composing", "explaining", "keys", "config", "errors"),
+            (
+                "report",
+                "tracking",
+                "screen",
+                "composing",
+                "explaining",
+                "keys",
+                "targets",
+                "config",
+                "errors",
+            ),
             ("torch", "lightning"),
         ),
         (("networks", "backbones", "measure", "tracking", "datasets"), ("lightning",)),
