@@ -28,7 +28,7 @@ FLOORS = (
     ("keys",),
     ("config", "screen", "targets"),
     ("parallel",),
-    ("errors",),
+    ("errors", "escaping"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))
