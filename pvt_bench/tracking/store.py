@@ -19,6 +19,8 @@ from mlflow.utils.validation import (
     MAX_TAG_VAL_LENGTH,
 )
 
+from pvt_bench.tracking.addresses import reveal
+
 for _name in ("mlflow", "alembic"):
     # What fails is told by the mirror, once and in a line.
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -40,10 +42,13 @@ class Value(NamedTuple):
 
 
 class Store:
-    """An MLflow store at `uri`; `artifact_root` holds the files of experiments created here."""
+    """An MLflow store at `uri`, whose secret may be hidden.
+
+    `artifact_root` holds the files of experiments created here.
+    """
 
     def __init__(self, uri: str, artifact_root: Path | None) -> None:
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client = MlflowClient(tracking_uri=reveal(uri))
         self._artifact_root = artifact_root
 
     def experiment(self, name: str) -> str:
