@@ -184,7 +184,7 @@ def test_which_store_is_taken_and_why(tmp_path, monkeypatch):
     assert choose_uri(None, tmp_path) == exported
     assert choose_uri(typed, tmp_path) == typed
     (used,) = explain_uri(None, {"MLFLOW_TRACKING_URI": exported})
-    assert used.startswith("MLflow: http://***@host:5000 (MLFLOW_TRACKING_URI is set")
+    assert used.startswith("MLflow: http://me:***@host:5000 (MLFLOW_TRACKING_URI is set")
     used, ignored = explain_uri(typed, {"MLFLOW_TRACKING_URI": exported, "MLFLOW_RUN_ID": "1"})
     assert used == f"MLflow: {typed} (as typed; MLFLOW_TRACKING_URI is ignored)"
     assert ignored.startswith("MLflow: MLFLOW_RUN_ID ignored")
