@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pvt_bench.building import device, plain
 from pvt_bench.config import Mode, config_dir
 from pvt_bench.errors import InputError
+from pvt_bench.escaping import markdown
 from pvt_bench.measure.speed import describe_device
 from pvt_bench.old_records import find_taken_over
 from pvt_bench.screen import say, show_row, show_rows
@@ -157,7 +158,7 @@ def description(outcome: Outcome, used: dict[str, Any]) -> str:
     shown = ("–" if math.isnan(value) else f"{value:.1f}" for value in figures.values())
     heads, values = " | ".join(figures), " | ".join(shown)
     rule = " | ".join(["---:"] * len(figures))
-    lines = [f"- **{key}**: {value}" for key, value in facts.items()]
+    lines = [f"- **{key}**: {markdown(value)}" for key, value in facts.items()]
     # The row comes first: the page folds the rest away.
     return "\n".join([f"| {heads} |", f"| {rule} |", f"| {values} |", "", *lines, ""])
 

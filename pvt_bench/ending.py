@@ -1,9 +1,10 @@
 """How a command ends: what it prints of an error, and its exit code."""
 
-import sys
 import traceback
 
+from pvt_bench.errors import Failed
 from pvt_bench.explaining import explain
+from pvt_bench.screen import complain
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -16,14 +17,14 @@ def report(error: Exception, full: bool) -> int:
     message = explain(error)
     # By its name: the class lies in a room that imports torch.
     interrupted = type(error).__name__ == "Interrupted"
-    # A loss that is not a number: the message has all that there is to know.
-    diverged = isinstance(error, FloatingPointError)
-    if full or (message is None and not interrupted and not diverged):
-        traceback.print_exception(error)
+    # A loss that is not a number says all that there is to know, too.
+    told = interrupted or isinstance(error, Failed | FloatingPointError)
+    if full or (message is None and not told):
+        complain("".join(traceback.format_exception(error)).rstrip("\n"))
     elif interrupted:
-        print(f"{error}; the same command goes on from there", file=sys.stderr)
+        complain(f"{error}; the same command goes on from there")
     else:
-        print(f"error: {message or error}", file=sys.stderr)
+        complain(f"error: {message or error}")
     if interrupted:
         return INTERRUPTED
     return FAILED if message is None else REFUSED

@@ -24,6 +24,7 @@ from pvt_bench.backbones.files import load_state, save_state
 from pvt_bench.backbones.matching import compare, some
 from pvt_bench.backbones.naming import translate, unwrap
 from pvt_bench.errors import InputError, nearest
+from pvt_bench.screen import complain, say
 
 KEYS = ("weights", "to")
 USAGE = "Type weights=RUN/weights.safetensors to=backbone.safetensors."
@@ -32,9 +33,9 @@ USAGE = "Type weights=RUN/weights.safetensors to=backbone.safetensors."
 def main(words: Sequence[str]) -> int:
     """Export as the words of the command line say; the exit code."""
     try:
-        print(export_backbone(*read_words(words)))
+        say(str(export_backbone(*read_words(words))))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     return 0
 

@@ -1,6 +1,7 @@
 """What a run shows in the terminal: lines, progress with the time left, the closing table."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,18 +17,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pvt_bench.escaping import visible
+
 # Without a terminal (a log file, a SLURM job) a line now and then takes the bar's place.
 LINE_EVERY = 30.0
 WIDTH_WITHOUT_TERMINAL = 140
 
-console = Console(soft_wrap=True, highlight=False)
+# Nothing that is printed is markup, whoever wrote it.
+console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 if not console.is_terminal:
     console.width = WIDTH_WITHOUT_TERMINAL
 
 
 def say(message: str) -> None:
     """Print a line."""
-    console.print(message, markup=False)
+    console.print(visible(message))
 
 
 def silence() -> None:
@@ -37,7 +41,12 @@ def silence() -> None:
 
 def warn(message: str) -> None:
     """Print a line that should not be overlooked."""
-    console.print(f"warning: {message}", style="yellow", markup=False)
+    console.print(visible(f"warning: {message}"), style="yellow")
+
+
+def complain(message: str) -> None:
+    """Print why a command fails, to the standard error."""
+    print(visible(message), file=sys.stderr)
 
 
 class Bar:
@@ -54,7 +63,9 @@ class Bar:
         self.started = self.printed = time.monotonic()
         self.progress = progress
         if progress is not None:
-            self.task = progress.add_task(name, total=total, completed=done, note="", times="")
+            self.task = progress.add_task(
+                visible(name), total=total, completed=done, note="", times=""
+            )
 
     def advance(self, steps: int = 1) -> None:
         """Go on by `steps`."""
@@ -64,7 +75,9 @@ class Bar:
         left = elapsed / max(1, self.done - self.first) * max(0, self.total - self.done)
         times = f"{_clock(elapsed)} passed, {_clock(left)} left"
         if self.progress is not None:
-            self.progress.update(self.task, completed=self.done, note=self.note, times=times)
+            self.progress.update(
+                self.task, completed=self.done, note=visible(self.note), times=times
+            )
         elif self.done >= self.total or now - self.printed > LINE_EVERY:
             self.printed = now
             say(f"{self.name} {self.done}/{self.total}  {self.note}  {times}")
@@ -78,11 +91,11 @@ def progress_bar(name: str, total: int, done: int = 0) -> Iterator[Bar]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TextColumn("{task.fields[times]}"),
+        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.fields[times]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         yield Bar(name, total, done, progress)
@@ -97,16 +110,16 @@ def show_rows(
     title: str, columns: list[str], rows: list[list[str | float | None]], note: str = ""
 ) -> None:
     """Print a table under its title."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAVY, pad_edge=False)
+    table = Table(title=visible(title), title_justify="left", box=SIMPLE_HEAVY, pad_edge=False)
     for place, name in enumerate(columns):
         text = any(isinstance(row[place], str) for row in rows)
         # A long name is wrapped; a number never is.
-        table.add_column(name, justify="left" if text else "right", no_wrap=not text)
+        table.add_column(visible(name), justify="left" if text else "right", no_wrap=not text)
     for row in rows:
-        table.add_row(*(_format(value) for value in row))
+        table.add_row(*(visible(_format(value)) for value in row))
     console.print(table)
     if note:
-        console.print(note, style="dim", markup=False)
+        console.print(visible(note), style="dim")
 
 
 def _format(value: str | float | None) -> str:

@@ -144,7 +144,7 @@ def test_names_are_text_in_every_format(results: Path, tmp_path: Path) -> None:
     cells = re.split(r"(?<!\\)\|", row)[1:-1]
     assert len(cells) == 3
     assert cells[0].strip() == (
-        r"&lt;script&gt;alert(1)&lt;/script&gt; \| 100% \_a\_ \*b\* $x$ &amp; \#1 {y} \~^\\z "
+        r"&lt;script&gt;alert(1)&lt;/script&gt; \| 100% \_a\_ \*b\* \$x\$ &amp; \#1 {y} \~^\\z "
         r"\`c\` \[d\](e)"
     )
     html = (folder / "report.html").read_text()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pvt_bench.escaping import markdown, markdown_code, to_csv
 from pvt_bench.launching.states import DONE, State
 from pvt_bench.launching.sweep import Sweep
 from pvt_bench.screen import show_rows
@@ -56,7 +57,7 @@ def write(sweep: Sweep, states: Sequence[State]) -> list[Path]:
     """Write `table.md` and `table.csv` into the sweep's directory; their paths."""
     headings, rows = tabulate(states)
     table = pd.DataFrame(rows, columns=headings)
-    texts = {"table.md": to_markdown(sweep, states), "table.csv": table.to_csv(index=False)}
+    texts = {"table.md": to_markdown(sweep, states), "table.csv": to_csv(table)}
     for name, text in texts.items():
         replace(sweep.directory / name, text.encode())
     return [sweep.directory / name for name in texts]
@@ -67,8 +68,8 @@ def to_markdown(sweep: Sweep, states: Sequence[State]) -> str:
     headings, rows = tabulate(states)
     lines = [headings, ["---"] * len(headings), *([_text(value) for value in row] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    words = " ".join(sweep.typed)
-    return f"# {sweep.name}\n\n{count(states)}: `python -m pvt_bench {words}`\n\n{table}\n"
+    command = markdown_code(" ".join(["python -m pvt_bench", *sweep.typed]))
+    return f"# {markdown(sweep.name)}\n\n{count(states)}: {command}\n\n{table}\n"
 
 
 def progress(sweep: Sweep, state: State) -> str:
@@ -92,7 +93,7 @@ def is_complete(states: Sequence[State]) -> bool:
 def _text(value: str | float | None) -> str:
     if value is None:
         return "–"
-    return value.replace("|", "\\|") if isinstance(value, str) else f"{value:.1f}"
+    return markdown(value) if isinstance(value, str) else f"{value:.1f}"
 
 
 def _clock(seconds: float) -> str:

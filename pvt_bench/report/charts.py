@@ -1,11 +1,12 @@
 """What the pictures of a report show, before any of them is drawn."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from pvt_bench.escaping import one_line
 from pvt_bench.report.published import SCORES, as_number
 from pvt_bench.report.rows import Row, Table
 
@@ -53,6 +54,17 @@ class Chart:
     front: tuple[Point, ...] = ()
     note: str = ""
     log: bool = False
+
+    def visible(self) -> "Chart":
+        """The same picture, with texts that show all their signs."""
+        return replace(
+            self,
+            title=one_line(self.title),
+            x=one_line(self.x),
+            y=one_line(self.y),
+            series=tuple(map(_visible, self.series)),
+            note=one_line(self.note),
+        )
 
     def frame(self) -> pd.DataFrame:
         """The numbers behind the picture."""
@@ -197,3 +209,13 @@ def _seeds(table: Table, score: str, prefix: str) -> Iterator[Chart]:
 
 def _link(row: Row) -> str:
     return next((origin.link for origin in row.origins if origin.kind == "score"), "")
+
+
+def _visible(series: Series) -> Series:
+    return replace(series, name=one_line(series.name), points=_points(series.points))
+
+
+def _points(points: Iterable[Point]) -> tuple[Point, ...]:
+    return tuple(
+        replace(point, label=one_line(point.label), more=one_line(point.more)) for point in points
+    )

@@ -3,27 +3,12 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from pvt_bench.escaping import latex as escape
+from pvt_bench.escaping import one_line
 from pvt_bench.report.rows import BESIDE, MISSING, Cell, Row, Table
 
 # Columns that a column of a paper holds.
 WIDE = 7
-SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    MISSING: "--",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-
-
-def escape(text: str) -> str:
-    """A text that LaTeX prints as it is."""
-    return "".join(SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
 
 
 def to_latex(tables: Sequence[Table]) -> str:
@@ -41,7 +26,7 @@ def _lines(table: Table) -> Iterator[str]:
     shown, texts = _shown(table), len(table.texts)
     # Wide ones go over both columns of a paper, where it has two.
     environment = "table*" if len(shown) > WIDE else "table"
-    yield from ("", f"% {_comment(table.command)}", f"\\begin{{{environment}}}", r"\centering")
+    yield from ("", f"% {one_line(table.command)}", f"\\begin{{{environment}}}", r"\centering")
     yield f"\\caption{{{escape(table.title)}}}"
     # Shrunk to the width of the text where it is wider, never stretched.
     yield r"\vskip 4pt\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -56,7 +41,7 @@ def _lines(table: Table) -> Iterator[str]:
             yield from _runs(row)
             yield f"{' & '.join(_show(cells[place]) for place in shown)} \\\\"
     yield from (r"\bottomrule", r"\end{tabular}}")
-    yield from (f"% {_comment(note)}" for note in (*table.notes, *table.remarks))
+    yield from (f"% {one_line(note)}" for note in (*table.notes, *table.remarks))
     yield f"\\end{{{environment}}}"
 
 
@@ -93,12 +78,8 @@ def _headings(table: Table, shown: Sequence[int]) -> Iterator[str]:
 def _runs(row: Row) -> Iterator[str]:
     for origin in row.origins:
         words = (origin.identity, origin.state, origin.version, origin.date, origin.machine)
-        yield f"% {_comment(f'{row.label}: run ' + ', '.join(word for word in words if word))}"
+        yield f"% {one_line(f'{row.label}: run ' + ', '.join(word for word in words if word))}"
 
 
 def _show(cell: Cell) -> str:
     return f"\\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text)
-
-
-def _comment(text: str) -> str:
-    return " ".join(text.split())

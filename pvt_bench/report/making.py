@@ -69,7 +69,7 @@ def make_charts(tables: Sequence[Table], runs: Runs) -> list[Chart]:
         prefix = re.sub(r"\W+", "_", f"{table.title} ", flags=re.ASCII) if len(tables) > 1 else ""
         charts += table_charts(table, prefix)
         charts += run_charts(table, runs.source, prefix)
-    return charts
+    return [chart.visible() for chart in charts]
 
 
 def write_sweep_page(results_dir: Path, sweep: str, directory: Path) -> Path:

@@ -1,21 +1,12 @@
 """Tables as Markdown."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pvt_bench.escaping import markdown as escape
+from pvt_bench.escaping import markdown_code
 from pvt_bench.report.links import link
 from pvt_bench.report.rows import Cell, Table
-
-# What would be markup. An underscore within a word, as in pvt_small, is none.
-SPECIAL = re.compile(r"[\\`*\[\]<>|&#~]|(?<!\w)_|_(?!\w)")
-ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-
-
-def escape(text: str) -> str:
-    """A text that Markdown, and a table's cell, shows as it is."""
-    one_line = " ".join(text.split())
-    return SPECIAL.sub(lambda sign: ENTITIES.get(sign[0], f"\\{sign[0]}"), one_line)
 
 
 def to_markdown(tables: Sequence[Table], directory: Path) -> str:
@@ -28,7 +19,7 @@ def to_markdown(tables: Sequence[Table], directory: Path) -> str:
 
 
 def _lines(table: Table, directory: Path) -> Iterator[str]:
-    yield from (f"# {escape(table.title)}", "", f"`{table.command}`", "")
+    yield from (f"# {escape(table.title)}", "", markdown_code(table.command), "")
     texts = len(table.texts)
     for section, rows in table.sections:
         if section:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from pvt_bench.escaping import visible
 from pvt_bench.report.charts import Chart, Point
 from pvt_bench.report.links import link
 from pvt_bench.report.rows import Cell, Row, Table
@@ -24,7 +25,9 @@ def to_html(
 
     place: where the runs were read; directory: where the page will lie, from which links go.
     """
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_visible
+    )
     template = environment.from_string(_part("page.html.jinja"))
     return template.render(
         tables=[_table(table, directory) for table in tables],
@@ -37,6 +40,11 @@ def to_html(
         style=Markup(_part("page.css")),
         script=Markup(_part("page.js")),
     )
+
+
+def _visible(value: Any) -> Any:
+    # Markup is a kind of str, and ours.
+    return visible(value) if type(value) is str else value
 
 
 def _part(name: str) -> str:

@@ -46,6 +46,8 @@ STYLE: Any = {
     "grid.alpha": 0.25,
     "lines.markersize": 4,
     "lines.linewidth": 1.2,
+    # A dollar sign begins no formula.
+    "text.parse_math": False,
     # The same picture is the same file.
     "svg.hashsalt": "pvt-bench",
 }

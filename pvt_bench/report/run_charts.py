@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from pvt_bench.escaping import from_csv_cell
 from pvt_bench.report.charts import Chart, Point, Series, main_score
 from pvt_bench.report.groups import Run
 from pvt_bench.report.layouts import load_layout
@@ -168,5 +169,6 @@ def _by_class(source: Source, run: Run) -> "pd.Series[float] | None":
     if text is None:
         return None
     table = pd.read_csv(io.StringIO(text), dtype={"class": str}, keep_default_na=True)
+    table["class"] = table["class"].map(from_csv_cell, na_action="ignore")
     table = table.dropna(subset=["class"]).drop_duplicates("class").set_index("class")
     return table.iloc[:, 0].astype(float)

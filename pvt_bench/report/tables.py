@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from pvt_bench import escaping
 from pvt_bench.config import Gap, Report
 from pvt_bench.report.layouts import UNPUBLISHED
 from pvt_bench.report.markdown import to_markdown
@@ -140,7 +141,7 @@ def to_csv(tables: Sequence[Table]) -> str:
     if len(tables) > 1:
         for table, frame in zip(tables, frames, strict=True):
             frame.insert(0, "table", table.title)
-    return pd.concat(frames).to_csv(index=False, float_format="%.6g")
+    return escaping.to_csv(pd.concat(frames), float_format="%.6g")
 
 
 def show(table: Table) -> None:

@@ -7,6 +7,7 @@ from rich.cells import cell_len
 from rich.table import Table as Grid
 from rich.text import Text
 
+from pvt_bench.escaping import visible
 from pvt_bench.report.rows import MISSING, Cell, Row, Table
 from pvt_bench.screen import console, say
 
@@ -31,7 +32,7 @@ def show_table(table: Table) -> None:
 def _show_rows(table: Table, title: str, rows: Sequence[Row]) -> None:
     cells = [table.cells(row) for row in rows]
     columns = [
-        [Cell("\n".join(heading).strip()), *(line[place] for line in cells)]
+        [_seen(Cell("\n".join(heading).strip())), *(_seen(line[place]) for line in cells)]
         for place, heading in enumerate(table.columns)
     ]
     texts, figures = columns[: len(table.texts)], columns[len(table.texts) :]
@@ -40,7 +41,7 @@ def _show_rows(table: Table, title: str, rows: Sequence[Row]) -> None:
         figures.append([Cell("run"), *(Cell(_runs(row)) for row in rows)])
     for place, part in enumerate(_parts(texts, figures)):
         grid = Grid(
-            title=None if place else Text(title), title_justify="left", box=SIMPLE_HEAVY,
+            title=None if place else Text(visible(title)), title_justify="left", box=SIMPLE_HEAVY,
             pad_edge=False,
         )  # fmt: skip
         for column in (*texts, *part):
@@ -76,3 +77,7 @@ def _runs(row: Row) -> str:
 
 def _styled(cell: Cell) -> Text:
     return Text(cell.text, style="bold underline" if cell.best else "")
+
+
+def _seen(cell: Cell) -> Cell:
+    return cell._replace(text=visible(cell.text))

@@ -3,18 +3,23 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from pvt_bench.escaping import one_line
 
 # More class names than this cannot be read beside a matrix.
 NAMED = 40
 
 
+@rc_context({"text.parse_math": False})  # A dollar sign in a name begins no formula.
 def draw_confusion(path: Path, names: list[str], matrix: NDArray[np.int64]) -> None:
     """Counts (n, n) as shares of their row: light where little, dark where much.
 
     The classes of the truth are the rows, those of the prediction the columns.
     """
+    names = [one_line(name) for name in names]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 4.5 + 0.22 * min(len(names), NAMED)
     figure = Figure(figsize=(side, side), layout="constrained")

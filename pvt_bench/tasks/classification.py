@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from timm.data import Mixup
 from torch import Tensor, nn
 
+from pvt_bench.escaping import to_csv
 from pvt_bench.measure.classification import accuracies, confusion
 from pvt_bench.tasks.base import BuildOptimizer, Task, tell_unscored
 from pvt_bench.tasks.charts import draw_confusion
@@ -103,7 +104,8 @@ def score_saved(view: Any, directory: Path) -> dict[str, float]:
     names = view.class_names
     tell_unscored("top1", names, (matrix.sum(axis=1) == 0).tolist())
     write_per_class(directory / "per_class.csv", names, matrix)
-    pd.DataFrame(matrix, names, names).to_csv(directory / "confusion.csv")
+    counts = pd.DataFrame(matrix, names, names)
+    (directory / "confusion.csv").write_text(to_csv(counts, index=True))
     draw_confusion(directory / "pictures" / "confusion.png", names, matrix)
     draw_classifications(directory / "pictures" / "predictions.png", view, predictions)
     scores = accuracies(predictions["rank"].to_numpy())
@@ -115,4 +117,5 @@ def write_per_class(path: Path, names: list[str], matrix: NDArray[np.int64]) -> 
     images = matrix.sum(axis=1)
     right = np.diag(matrix) / np.where(images, images, 1)
     top1 = np.where(images, right, np.nan)
-    pd.DataFrame({"class": names, "top1": top1, "images": images}).to_csv(path, index=False)
+    table = pd.DataFrame({"class": names, "top1": top1, "images": images})
+    path.write_text(to_csv(table))

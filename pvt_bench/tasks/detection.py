@@ -13,6 +13,7 @@ from faster_coco_eval.core import mask as mask_api
 from torch import Tensor
 from torch.nn import functional as F
 
+from pvt_bench.escaping import to_csv
 from pvt_bench.measure.average_precision import Evaluation, Kind, evaluate
 from pvt_bench.tasks.base import Task, tell_unscored
 from pvt_bench.tasks.pictures import draw_detections, draw_precision_recall
@@ -136,7 +137,7 @@ def write_per_class(path: Path, truth: dict[str, Any], parts: dict[str, Evaluati
         table[f"{prefix}AP50"] = part.precision[IOU50].mean(axis=0)
     counts = by_class.reindex(ids, fill_value=0)
     table["images"], table["boxes"] = counts["nunique"].to_numpy(), counts["count"].to_numpy()
-    table.to_csv(path, index=False)
+    path.write_text(to_csv(table))
 
 
 def precision_recall(parts: dict[str, Evaluation]) -> pd.DataFrame:

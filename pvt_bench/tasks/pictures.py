@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from pvt_bench.escaping import one_line
+
 # Okabe and Ito's colours, which people with colour-blindness tell apart.
 TRUTH, PREDICTION = "#009E73", "#D55E00"
 HEIGHT = 320
@@ -109,7 +111,7 @@ def _caption(canvas: Image.Image, text: str, colour: str) -> Image.Image:
     """A copy of the canvas with a line of text at its upper edge."""
     drawn = canvas.copy()
     draw = ImageDraw.Draw(drawn)
-    font = ImageFont.load_default(18)
+    font, text = ImageFont.load_default(18), one_line(text)
     draw.rectangle(draw.textbbox((4, 2), text, font=font), fill=colour)
     draw.text((4, 2), text, fill="white", font=font)
     return drawn
@@ -142,7 +144,7 @@ def _draw(
     drawn = canvas.copy()
     draw = ImageDraw.Draw(drawn)
     font = ImageFont.load_default(16)
-    for box, label in zip(boxes, labels, strict=True):
+    for box, label in zip(boxes, map(one_line, labels), strict=True):
         left, top, width, height = (value * scale for value in box["bbox"])
         draw.rectangle((left, top, left + width, top + height), outline=colour, width=3)
         # Inside the image also where the box touches its upper edge.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pvt_bench.errors import InputError
+from pvt_bench.escaping import to_csv
 from pvt_bench.measure.segmentation import by_class, count_pixels, segmentation_scores
 from pvt_bench.tasks.base import BuildOptimizer, Task, tell_unscored
 from pvt_bench.tasks.charts import draw_confusion
@@ -141,8 +142,9 @@ def write_scores(view: Any, directory: Path, matrix: NDArray[np.int64]) -> dict[
     iou, accuracy = by_class(matrix)
     tell_unscored("mIoU", names, np.isnan(iou).tolist())
     columns = {"class": names, "IoU": iou, "accuracy": accuracy, "pixels": matrix.sum(axis=1)}
-    pd.DataFrame(columns).to_csv(directory / "per_class.csv", index=False)
-    pd.DataFrame(matrix, names, names).to_csv(directory / "confusion.csv")
+    (directory / "per_class.csv").write_text(to_csv(pd.DataFrame(columns)))
+    counts = pd.DataFrame(matrix, names, names)
+    (directory / "confusion.csv").write_text(to_csv(counts, index=True))
     draw_confusion(directory / "pictures" / "confusion.png", names, matrix)
     draw_segmentations(
         directory / "pictures" / "predictions.png",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from pvt_bench.escaping import one_line
 from pvt_bench.tracking.addresses import SQLITE, check_uri, sqlite_file, without_password
 from pvt_bench.tracking.metrics import Point
 from pvt_bench.tracking.record import Record
@@ -247,9 +248,9 @@ class Mirror:
 
         for name, value in point.values.items():
             if not METRIC_NAME.fullmatch(name):
-                self._leave_out(name, "MLflow does not take this name")
+                self._leave_out(one_line(name), "MLflow does not take this name")
             elif math.isinf(value):
-                self._leave_out(name, "MLflow cannot hold an infinite value")
+                self._leave_out(one_line(name), "MLflow cannot hold an infinite value")
             else:
                 yield Value(name, point.step, point.time, value)
 
@@ -322,4 +323,4 @@ def reason(error: Exception) -> str:
     """Why a store did not take something, on one line and without its password."""
     # Of a failed request the innermost cause comes last, after the whole address.
     text = str(error).rpartition("Caused by ")[2].strip() or type(error).__name__
-    return without_password(text.splitlines()[0])[:300]
+    return without_password(one_line(text.splitlines()[0]))[:300]

@@ -8,6 +8,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from pvt_bench.errors import InputError
+from pvt_bench.escaping import markdown
 from pvt_bench.tracking.metrics import replace
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
@@ -98,5 +99,6 @@ def description(directory: Path) -> str:
     text = path.read_text() if path.exists() else ""
     for picture in sorted((directory / "pictures").glob("*.png")):
         address = f"get-artifact?path=pictures/{quote(picture.name)}&run_uuid={{run_id}}"
-        text += f"\n**{picture.stem.replace('_', ' ')}**\n\n![{picture.stem}]({address})\n"
+        title = markdown(picture.stem.replace("_", " "))
+        text += f"\n**{title}**\n\n![{markdown(picture.stem)}]({address})\n"
     return text

@@ -6,6 +6,7 @@ Importing this module imports MLflow, which takes more than a second.
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,7 +21,8 @@ from mlflow.utils.validation import (
     MAX_TAG_VAL_LENGTH,
 )
 
-from pvt_bench.tracking.addresses import sqlite_file
+from pvt_bench.escaping import visible
+from pvt_bench.tracking.addresses import reveal, sqlite_file
 from pvt_bench.tracking.deadlines import end_requests
 from pvt_bench.tracking.tables import ensure_tables
 
@@ -33,6 +35,7 @@ T = TypeVar("T")
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 CONTEXT_TAG = "mlflow.data.context"  # the split that a dataset is read for
 RECORD_TAG = "pvt_bench.record"
+NOT_IN_NAMES = re.compile(r"[^\w.\- :/]")
 
 
 class Value(NamedTuple):
@@ -45,7 +48,10 @@ class Value(NamedTuple):
 
 
 class Store:
-    """An MLflow store at `uri`; `artifact_root` holds the files of experiments created here."""
+    """An MLflow store at `uri`, whose secret may be hidden.
+
+    `artifact_root` holds the files of experiments created here.
+    """
 
     def __init__(self, uri: str, artifact_root: Path | None) -> None:
         end_requests()
@@ -53,7 +59,7 @@ class Store:
             # MLflow keeps an engine per address: it must not hold a file that was replaced.
             os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
             ensure_tables(database)
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client = MlflowClient(tracking_uri=reveal(uri))
         self._artifact_root = artifact_root
 
     def experiment(self, name: str) -> str:
@@ -84,15 +90,15 @@ class Store:
         if run is None:
             tags = {RECORD_TAG: record}
             began = _milliseconds(started)
-            return self._client.create_run(experiment_id, began, tags, run_name=name)
+            return self._client.create_run(experiment_id, began, tags, run_name=visible(name))
         self._client.update_run(run.info.run_id, status="RUNNING")
         return run
 
     def log_params(self, run: Run, params: Mapping[str, object]) -> None:
         """Log those params that the run does not have: MLflow lets none be changed."""
         missing = [
-            Param(key, str(value)[:MAX_PARAM_VAL_LENGTH])
-            for key, value in params.items()
+            Param(key, value[:MAX_PARAM_VAL_LENGTH])
+            for key, value in _texts(params).items()
             if key not in run.data.params
         ]
         for batch in _batches(missing, MAX_PARAMS_TAGS_PER_BATCH):
@@ -103,10 +109,10 @@ class Store:
         inputs = [
             DatasetInput(
                 Dataset(
-                    name=each["name"],
+                    name=visible(each["name"]),
                     digest=each["digest"],
                     source_type="local",
-                    source=json.dumps({"uri": each["source"]}),
+                    source=json.dumps({"uri": visible(each["source"])}),
                 ),
                 [InputTag(CONTEXT_TAG, each["context"])],
             )
@@ -117,7 +123,7 @@ class Store:
 
     def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Set tags, over old values of theirs."""
-        entities = [RunTag(key, str(value)[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()]
+        entities = [RunTag(key, value[:MAX_TAG_VAL_LENGTH]) for key, value in _texts(tags).items()]
         for batch in _batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(run_id, tags=batch)
 
@@ -183,9 +189,18 @@ class Store:
         return run if run.info.lifecycle_stage == "active" else None
 
     def _search(self, experiment_id: str, record: str) -> Run | None:
-        of_record = f"tags.`{RECORD_TAG}` = '{record}'"
+        mark = '"' if "'" in record else "'"
+        of_record = f"tags.`{RECORD_TAG}` = {mark}{record}{mark}"
         runs = self._client.search_runs([experiment_id], of_record, max_results=1)
         return runs[0] if runs else None
+
+
+def _texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Values as text that any database holds, under names that MLflow takes."""
+    return {
+        NOT_IN_NAMES.sub(lambda sign: f"_x{ord(sign[0]):x}_", key): visible(str(value))
+        for key, value in values.items()
+    }
 
 
 def _milliseconds(seconds: float | None) -> int | None:
