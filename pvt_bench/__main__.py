@@ -27,7 +27,7 @@ from pvt_bench.composing import (
 from pvt_bench.config import LauncherName, Mode, config_dir, register
 from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.screen import say
-from pvt_bench.tracking.addresses import choose_uri, explain_uri
+from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
 
 
 def main() -> None:
@@ -70,6 +70,11 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
     choose_uri(config.tracking.uri, config.results_dir)  # A wrong one is told before torch loads.
     for sentence in explain_uri(config.tracking.uri, os.environ):
         say(sentence)
+    for each in composed:
+        if each.config.tracking.uri:
+            reveal(keep(each.config.tracking.uri))  # Typed as it is shown, it needs its password.
+            each.config.tracking.uri = without_password(each.config.tracking.uri)
+    typed = [without_password(word) for word in typed]
     from pvt_bench import describing
     from pvt_bench.run import run
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -15,6 +14,7 @@ from pvt_bench.datasets.faults import quick_check
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.keys import check_targets
 from pvt_bench.parallel import count_cores
+from pvt_bench.targets import build
 
 PRECISIONS = ("32-true", "bf16-mixed")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -103,7 +103,7 @@ def build_network(config: DictConfig, num_classes: int, weights: str | None = No
     """
     options = plain(config.model) | {"num_classes": num_classes, "weights": weights}
     backbone = create(features=config.task.features, **options)
-    return _build(config.task.network, backbone=backbone, num_classes=num_classes)
+    return build("task.network", config.task.network, backbone=backbone, num_classes=num_classes)
 
 
 def build_skeleton(config: DictConfig, num_classes: int | None = None) -> nn.Module:
@@ -139,7 +139,7 @@ def build_loaded(config: DictConfig, num_classes: int) -> tuple[nn.Module, str |
 
 def open_data(config: DictConfig) -> dict[str, Any]:
     """The views that the task asks for: "val", and "train" where the run trains."""
-    dataset = _build(config.dataset)
+    dataset = build("dataset", config.dataset)
     splits = ("train", "val") if config.mode == Mode.train else ("val",)
     options = dict(config.task.get("view_options") or {})
     for split in splits:
@@ -156,7 +156,7 @@ def build_module(
     """The task's module around its network."""
     objects = {"network": network, "build_optimizer": build_optimizer, "view": view}
     schedule = None if build_optimizer is None else config.schedule
-    return _build(config.task.module, **objects, schedule=schedule)
+    return build("task.module", config.task.module, **objects, schedule=schedule)
 
 
 def device(config: DictConfig) -> torch.device:
@@ -178,11 +178,6 @@ def plain(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-def _build(config: DictConfig, **objects: Any) -> Any:
-    # Called here and not by Hydra, which would wrap an InputError into one of its own.
-    return instantiate(config, _partial_=True, _convert_="all")(**objects)
 
 
 def _freeze(network: nn.Module, config: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 import traceback
 
+from pvt_bench.errors import Failed
 from pvt_bench.explaining import explain
 from pvt_bench.screen import complain
 
@@ -16,9 +17,9 @@ def report(error: Exception, full: bool) -> int:
     message = explain(error)
     # By its name: the class lies in a room that imports torch.
     interrupted = type(error).__name__ == "Interrupted"
-    # A loss that is not a number: the message has all that there is to know.
-    diverged = isinstance(error, FloatingPointError)
-    if full or (message is None and not interrupted and not diverged):
+    # A loss that is not a number says all that there is to know, too.
+    told = interrupted or isinstance(error, Failed | FloatingPointError)
+    if full or (message is None and not told):
         complain("".join(traceback.format_exception(error)).rstrip("\n"))
     elif interrupted:
         complain(f"{error}; the same command goes on from there")

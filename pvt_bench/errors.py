@@ -1,4 +1,4 @@
-"""The one error for what a user can mend: a wrong word, a missing file, an unusable option."""
+"""Errors whose message is all that a user needs: of what was given, and of the work itself."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -17,6 +17,13 @@ class InputError(Exception):
         if message.startswith(f"Caught {own} in "):
             message = message.rpartition(f"{own}: ")[2].strip()
         super().__init__(message)
+
+
+class Failed(Exception):
+    """The work ended early, and the message says why and what to do.
+
+    The command ends with exit code 1 and prints the message without a traceback.
+    """
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

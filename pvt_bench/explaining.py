@@ -1,5 +1,7 @@
 """What is wrong with a command line, in words, and what to type instead."""
 
+import errno
+import os
 import re
 import shlex
 
@@ -19,7 +21,18 @@ def explain(error: BaseException) -> str | None:
         return _explain_choice(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_key(error)
+    if _is_of_full_disk(error):
+        return (
+            f"There is no room left on the disk ({error}). Free some space, then type the same "
+            "command again: nothing that is finished runs again."
+        )
     return None
+
+
+def _is_of_full_disk(error: BaseException) -> bool:
+    # Libraries that are not written in Python raise errors of their own, with the system's words.
+    of_system = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return of_system or os.strerror(errno.ENOSPC) in str(error)
 
 
 def how_to_type(word: str) -> str:

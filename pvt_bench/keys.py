@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -11,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pvt_bench.config import Config
 from pvt_bench.errors import InputError, nearest
+from pvt_bench.targets import find_target, refuse_other_calls
 
 # What to type in place of a setting of Hydra's own launcher, by the beginning of its key.
 INSTEAD = {
@@ -101,6 +101,7 @@ def check_targets(config: DictConfig) -> None:
         InputError: the first such key, with what was expected.
     """
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    refuse_other_calls(values)
     task = values["task"]
     _refuse_passed("model", values["model"], BACKBONE_OBJECTS)
     optional = ("view_options", "revision")
@@ -109,7 +110,7 @@ def check_targets(config: DictConfig) -> None:
     _check_target("task.network", task["network"], NETWORK_OBJECTS)
     _check_target("task.module", task["module"], MODULE_OBJECTS)
     dataset = _check_target("dataset", values["dataset"])
-    view, options = getattr(dataset, task["view"]), task.get("view_options") or {}
+    view, options = _view_of(dataset, task["view"]), task.get("view_options") or {}
     _check_call("task.view_options", view, options, ("self", "split"))
     for name, reader in getattr(dataset, "READERS", {}).items():
         _check_call(f"dataset.{name}", reader, values["dataset"][name], ("name", "root"))
@@ -146,14 +147,19 @@ def _unknown_fields(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, l
 
 def _check_target(prefix: str, node: Types, passed: Collection[str] = ()) -> Any:
     """What `_target_` names, which takes all other keys of the node, and `passed` by the run."""
-    name = str(node.get("_target_"))
-    try:
-        target = resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{prefix}._target_={name} cannot be imported: {error}.") from error
+    target = find_target(prefix, node.get("_target_"))
     options = {key: value for key, value in node.items() if key != "_target_"}
     _check_call(prefix, target, options, passed)
     return target
+
+
+def _view_of(dataset: Any, name: str) -> Any:
+    if (view := getattr(dataset, name, None)) is None:
+        raise InputError(
+            f"dataset._target_: {dataset.__qualname__} has no view {name}. Type dataset=NAME of a "
+            "dataset that has one."
+        )
+    return view
 
 
 def _check_call(prefix: str, target: Any, options: Types, passed: Collection[str]) -> None:

@@ -4,9 +4,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
+
+from pvt_bench.errors import Failed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,6 +37,12 @@ def spread(
         with _interrupts_held():
             results = pool.map(function, items, chunksize=chunk)
         yield from results
+    except BrokenProcessPool as error:
+        raise Failed(
+            f"One of {processes} processes was killed, as the kernel does when memory runs out. "
+            "Give the command more memory, or fewer cores and with them fewer processes: type "
+            "taskset -c 0 before it for one."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -27,6 +27,7 @@ from pvt_bench.errors import InputError
 from pvt_bench.keys import check_targets
 from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar, say
+from pvt_bench.targets import build, find_target
 
 if TYPE_CHECKING:
     from pvt_bench.datasets.fault_kinds import Fault, Kind
@@ -172,12 +173,10 @@ def write(path: Path, facts: dict[str, Any], kinds: dict["Kind", list["Fault"]])
 
 def _open_root(config: DictConfig) -> tuple[Path, Any]:
     """The dataset's folder, with the built-in data in it, and the dataset's class."""
-    from hydra.utils import get_class
-
     from pvt_bench.datasets.digits import Digits, write_digits
     from pvt_bench.datasets.trees import find_root
 
-    dataset_class = get_class(config.dataset._target_)
+    dataset_class = find_target("dataset", config.dataset._target_)
     root = find_root(config.dataset.name, config.dataset.root)
     if issubclass(dataset_class, Digits):
         write_digits(root)
@@ -186,13 +185,11 @@ def _open_root(config: DictConfig) -> tuple[Path, Any]:
 
 def _refuse_other_tree(config: DictConfig, tree: Path) -> None:
     """Let the reader say what it expects where a folder has nothing of it."""
-    from hydra.utils import instantiate
-
     from pvt_bench.datasets.faults import LAYOUTS
 
     layout = LAYOUTS[config.task.view][0]
     if not any((tree / folder).is_dir() for folder in layout.FOLDERS):
-        dataset = instantiate(config.dataset, _partial_=True, _convert_="all")()
+        dataset = build("dataset", config.dataset)
         getattr(dataset, config.task.view)("val")
 
 

@@ -21,7 +21,14 @@ from pvt_bench.launching.states import look
 from pvt_bench.launching.sweep import Sweep, read_sweeps
 from pvt_bench.launching.watching import close, parents_of_cells
 from pvt_bench.screen import progress_bar, say, warn
-from pvt_bench.tracking.addresses import VARIABLE, check_uri, choose_uri, sqlite_file
+from pvt_bench.tracking.addresses import (
+    VARIABLE,
+    check_uri,
+    choose_uri,
+    keep,
+    reveal,
+    sqlite_file,
+)
 from pvt_bench.tracking.lease import AlreadyRunning
 from pvt_bench.tracking.mlflow import ENDED
 from pvt_bench.tracking.parent import adopt, open_parents
@@ -71,7 +78,7 @@ def send_all(results_dir: Path, uri: str | None) -> int:
 
 def restore_parents(sweep: Sweep, uri: str | None) -> None:
     """Make the runs that hold a sweep's cells in MLflow anew, where the store has lost them."""
-    address = uri or _here(sweep.uri, sweep.results_dir)
+    address = keep(uri or _here(sweep.uri, sweep.results_dir))
     experiments = [cell.experiment for cell in sweep.cells]
     command = " ".join(sweep.typed)
     parents = open_parents(address, sweep.results_dir, sweep.name, experiments, command)
@@ -84,14 +91,9 @@ def restore_parents(sweep: Sweep, uri: str | None) -> None:
 
 
 def own_uri(directory: Path, results_dir: Path) -> str:
-    """The store that a run was logged to, unless its address held a password."""
-    with_password = "***@"
+    """The store that a run was logged to; its password, if any, is that of the environment."""
     noted = str((read_status(directory).get("mlflow") or {}).get("uri") or "")
-    if with_password in noted:
-        raise InputError(
-            f"{directory} was logged to {noted}, and the password is not kept. Type uri=ADDRESS."
-        )
-    return _here(noted, results_dir)
+    return reveal(_here(noted, results_dir))
 
 
 def _here(noted: str, results_dir: Path) -> str:

@@ -5,6 +5,7 @@ A plant takes the tree's root and gives what must be found: pairs of a kind and 
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,24 @@ def cut_header(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:12])
 
 
-def claim_size(path: Path) -> None:
-    """Have a JPEG's header claim 10,000 x 9,500 pixels."""
+def claim_size(path: Path, width: int = 30_000, height: int = 10_000) -> None:
+    """Have a JPEG's header claim a size in pixels."""
     content = bytearray(path.read_bytes())
     frame = content.index(b"\xff\xc0")
-    content[frame + 5 : frame + 9] = (9500).to_bytes(2, "big") + (10000).to_bytes(2, "big")
+    content[frame + 5 : frame + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
     path.write_bytes(content)
+
+
+def write_dds(path: Path) -> None:
+    """A DDS file of pixels in a form that Pillow knows by name only."""
+    fields = struct.pack("<7I", 124, 0x1007, 64, 80, 0, 0, 0)
+    form = struct.pack("<2I4s5I", 32, 4, b"1111", 0, 0, 0, 0, 0)
+    path.write_bytes(b"DDS " + fields + bytes(44) + form + bytes(20))
+
+
+def write_heic(path: Path) -> None:
+    """The beginning of a photograph of a telephone."""
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
 
 
 def rotate(path: Path) -> None:
@@ -142,6 +155,9 @@ IMAGES: dict[str, Plant] = {
     "other size": leave(VICTIM, kinds.OTHER_SIZE)(lambda path: save_noise(path, (81, 64))),
     "tiny": leave(VICTIM, kinds.TINY, kinds.OTHER_SIZE)(lambda path: save_noise(path, (8, 64))),
     "huge": leave(VICTIM, kinds.HUGE)(claim_size),
+    "bomb": leave(VICTIM, kinds.HUGE)(lambda path: claim_size(path, 60_000, 60_000)),
+    "DDS": leave(VICTIM, kinds.NOT_DECODED)(write_dds),
+    "HEIC": leave(VICTIM, kinds.NOT_DECODED)(write_heic),
     "no folder": leave("val2017/", kinds.FOLDER_MISSING)(shutil.rmtree),
 }
 
@@ -178,6 +194,20 @@ JSON: dict[str, Plant] = {
     "cut short": leave(VAL, kinds.CUT_JSON)(lambda path: cut(path, 0.99)),
     "no JSON": leave(VAL, kinds.CUT_JSON)(lambda path: path.write_bytes(b"\xff\xd8\xff")),
     "a list": leave(VAL, kinds.LACKS_KEY)(lambda path: path.write_text("[]")),
+    "no bytes": leave(VAL, kinds.CUT_JSON)(lambda path: path.write_bytes(b"")),
+    "too deep": leave(VAL, kinds.CUT_JSON)(
+        lambda path: path.write_text("[" * 100_000 + "]" * 100_000)
+    ),
+    "a folder": leave(VAL, kinds.CUT_JSON)(lambda path: (path.unlink(), path.mkdir())),
+    "name too long": lambda root: _name_image(root, "x" * 5000),
+    "half a character": edit(
+        lambda d: d["images"].append(d["images"][1] | {"id": 9, "file_name": "\ud800.jpg"}),
+        (kinds.LACKS_KEY, "entry 4 of 'images'"),
+    ),
+    "class of half a character": edit(
+        lambda d: d["categories"].append({"id": 4, "name": "\ud800"}),
+        (kinds.LACKS_KEY, "entry 2 of 'categories'"),
+    ),
     "no list": edit(lambda d: d.pop("annotations"), (kinds.LACKS_KEY, "")),
     "image without name": edit(
         lambda d: d["images"].append({"id": 9, "height": 64, "width": 80}),
@@ -217,6 +247,7 @@ JSON: dict[str, Plant] = {
     "box of words": set_value("bbox", ["1", 2, 3, 4], kinds.MALFORMED_BOX),
     "no box": set_value("bbox", None, kinds.MALFORMED_BOX),
     "box not finite": set_value("bbox", [1, float("nan"), 3, 4], kinds.BOX_NOT_FINITE),
+    "box of 1e308": set_value("bbox", [1, 2, 1e308, 1e308], kinds.BOX_NOT_FINITE),
     "flat box": set_value("bbox", [1, 2, 30, 0], kinds.BOX_WITHOUT_AREA),
     "box over the edge": set_value("bbox", [60, 2, 30, 10], kinds.BOX_OUTSIDE),
     "box elsewhere": set_value("bbox", [100, 2, 30, 10], kinds.BOX_OUTSIDE, kinds.BOX_WITHOUT_AREA),
@@ -238,8 +269,17 @@ JSON: dict[str, Plant] = {
     "run lengths of another size": set_value(
         "segmentation", {"size": [80, 64], "counts": [5120]}, kinds.OTHER_SEGMENTATION_SIZE
     ),
+    "run lengths of an exabyte": set_value(
+        "segmentation", {"size": [10**9, 10**9], "counts": [10**18]}, kinds.OTHER_SEGMENTATION_SIZE
+    ),
     "no annotations": edit(lambda d: d["annotations"].clear(), (kinds.NOTHING_USABLE, "")),
 }
+
+
+def _name_image(root: Path, name: str) -> Found:
+    edit(lambda d: d["images"].append(d["images"][1] | {"id": 9, "file_name": name}))(root)
+    return {(kinds.FILE_MISSING.name, f"val2017/{name}")}
+
 
 # ADE20K's masks, in the tree of `ade20k_tree`: three classes.
 

@@ -26,8 +26,9 @@ FLOORS = (
     ("composing",),
     ("explaining",),
     ("keys",),
-    ("config", "screen"),
-    ("errors", "escaping", "parallel"),
+    ("config", "screen", "targets"),
+    ("parallel",),
+    ("errors", "escaping"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -74,6 +75,7 @@ def test_imports_go_downward(path: Path) -> None:
                 "composing",
                 "explaining",
                 "keys",
+                "targets",
                 "config",
                 "errors",
                 "escaping",

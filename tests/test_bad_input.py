@@ -9,6 +9,7 @@ import timm
 import torch
 from coco_tree import write_coco_tree
 from conftest import SMALL, Command, type_in
+from faulty_trees import write_dds
 from safetensors.torch import save_file
 
 # Most of them end before a store is opened; the others need not make one first.
@@ -160,6 +161,13 @@ def test_an_image_cut_short(command: Command, coco: Path, tmp_path: Path) -> Non
     for victim in (coco / "train2017").iterdir():
         victim.write_bytes(victim.read_bytes()[:400])
     assert_refused(train_on(command, coco), ["train2017"])
+    assert_none_left_running(tmp_path / "results")
+
+
+def test_images_that_cannot_be_decoded(command: Command, coco: Path, tmp_path: Path) -> None:
+    for victim in (coco / "train2017").iterdir():
+        write_dds(victim)
+    assert_refused(train_on(command, coco), ["train2017", "Convert it to PNG or JPEG"])
     assert_none_left_running(tmp_path / "results")
 
 

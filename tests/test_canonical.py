@@ -343,6 +343,7 @@ def test_the_way_from_roboflows_layout_can_be_typed(val: str, tmp_path: Path) ->
 VALUES: tuple[Any, ...] = (
     None, "", "x", "7", "7.5", 0, -1, 1, 3, 2.0, 0.5, -7.5, 1e308, -1e308, 10**30, 10**400,
     float("nan"), float("inf"), True, False, [], {}, [1], [[1, 2]], {"a": {"b": [1]}},
+    "\ud800", "x" * 5000,
 )  # fmt: skip
 KEYS = {
     "images": ("id", "file_name", "height", "width"),

@@ -94,23 +94,55 @@ print(load_checkpoint(find_newest(folder))["step"], *sorted(path.name for path i
 """
 
 
-def test_a_full_disk_leaves_the_older_one_whole_and_says_what_is_missing(tmp_path: Path) -> None:
-    """A disk of one megabyte, that only this process and its child see."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
+def on_a_full_disk(code: str, disk: Path) -> str:
+    """What Python code prints that has a disk of one megabyte, which nobody else sees."""
     needs(shutil.which("unshare"), "unshare")
+    disk.mkdir()
     mount = f"mount -t tmpfs -o size=1m tmpfs {disk}"
     done = subprocess.run(
         ["unshare", "--mount", "--map-root-user", "sh", "-c", f'{mount} && exec "$@"', "sh",
-         sys.executable, "-c", FILL, str(disk)],
+         sys.executable, "-c", code, str(disk)],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told, left = done.stdout.splitlines()
+    return done.stdout
+
+
+def test_a_full_disk_leaves_the_older_one_whole_and_says_what_is_missing(tmp_path: Path) -> None:
+    told, left = on_a_full_disk(FILL, tmp_path / "disk").splitlines()
     assert "The checkpoint of step 2 could not be written" in told
     assert "It takes 1.2 MB and 0.6 MB are free: make room for 0.6 MB more." in told
     assert "same command" in told
     assert left == "1 step-00000001.ckpt step-00000001.sha256"
+
+
+WRITE = """
+import os, sys
+from pathlib import Path
+import pandas as pd, torch
+from PIL import Image
+from safetensors.torch import save_file
+from pvt_bench.explaining import explain
+disk = Path(sys.argv[1])
+for write in (
+    lambda: save_file({"a": torch.zeros(10**6)}, str(disk / "a.safetensors")),
+    lambda: Image.frombytes("RGB", (900, 900), os.urandom(900 * 900 * 3)).save(disk / "a.png"),
+    lambda: pd.DataFrame({"a": range(10**6)}).to_csv(disk / "a.csv"),
+    lambda: (disk / "a.json").write_text("a" * 10**7),
+):
+    try:
+        write()
+    except Exception as error:
+        print(explain(error))
+    for path in disk.iterdir():
+        path.unlink()
+"""
+
+
+def test_whatever_finds_the_disk_full_says_so(tmp_path: Path) -> None:
+    told = on_a_full_disk(WRITE, tmp_path / "disk").splitlines()
+    assert len(told) == 4
+    assert all("no room left on the disk" in line for line in told), told
 
 
 SAVE_ON = """

@@ -105,7 +105,7 @@ UNREAD = {
     "dataset.shorter_side=[640,large]": ["dataset.shorter_side", "large", "a whole number"],
     "task.protocol.size=[800]": ["task.protocol.size=[800]", "a list of 2"],
     "task.view=masks": ["task.view=masks", "detection"],
-    "task.network._target_=pvt_bench.Nothing": ["_target_=pvt_bench.Nothing", "imported"],
+    "task.network._target_=pvt_bench.networks.Nothing": ["networks.Nothing", "imported"],
 }
 
 

@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import environment, wait
+from forking import Forked
 from safetensors.torch import load_file
 from sweeping import COST, TRAIN, losses_in, read_sweep, runs_in, stand, start
 
@@ -31,16 +30,9 @@ def statuses(results: Path) -> dict[str, dict[str, object]]:
     return {path.parent.name.rpartition("-")[0]: json.loads(path.read_text()) for path in paths}
 
 
-def command(*words: str) -> "subprocess.Popen[str]":
+def command(directory: Path, *words: str) -> Forked:
     """The command with a terminal's process group of its own, which Ctrl-C reaches as a whole."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pvt_bench", *words],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return Forked(words, directory, environment())
 
 
 def test_two_at_a_time_with_a_gpu_each(results: Path) -> None:
@@ -103,7 +95,7 @@ def test_ctrl_c_stops_the_cells_and_the_command_again_goes_on(
 ) -> None:
     """One cell at work saves and stops, one that waits is stopped before it has begun."""
     typed = ("-m", *words, "schedule.steps=300", "seed=0,1")
-    process = command(*typed)
+    process = command(results, *typed)
     wait(lambda: any(s["state"] == "running" for s in statuses(results).values()), "a start")
     (at_work,) = (
         path.parent
@@ -178,7 +170,7 @@ def test_lost_before_it_began(
 def test_the_same_sweep_twice_at_the_same_moment(words: tuple[str, ...], results: Path) -> None:
     """Each cell runs once, and both commands end with the whole table."""
     typed = ("-m", *words, "schedule.steps=20", "seed=0,1", "launcher.jobs=2")
-    both = [command(*typed) for _ in range(2)]
+    both = [command(results, *typed) for _ in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in both]
     for process, output in zip(both, outputs, strict=True):
         assert process.returncode == 0, output

@@ -184,7 +184,7 @@ def test_which_store_is_taken_and_why(tmp_path, monkeypatch):
     assert choose_uri(None, tmp_path) == exported
     assert choose_uri(typed, tmp_path) == typed
     (used,) = explain_uri(None, {"MLFLOW_TRACKING_URI": exported})
-    assert used.startswith("MLflow: http://***@host:5000 (MLFLOW_TRACKING_URI is set")
+    assert used.startswith("MLflow: http://me:***@host:5000 (MLFLOW_TRACKING_URI is set")
     used, ignored = explain_uri(typed, {"MLFLOW_TRACKING_URI": exported, "MLFLOW_RUN_ID": "1"})
     assert used == f"MLflow: {typed} (as typed; MLFLOW_TRACKING_URI is ignored)"
     assert ignored.startswith("MLflow: MLFLOW_RUN_ID ignored")
@@ -360,6 +360,33 @@ def test_eight_processes_open_a_fresh_store_at_once(tmp_path):
         assert history(uri, run.info.run_id) == expected(range(1, 51))
 
 
+def test_a_push_reads_on_from_where_the_last_one_ended(tmp_path):
+    """What was sent is not read again, unless the file was rewritten."""
+    uri = default_uri(tmp_path)
+    with open_record(tmp_path) as record:
+        mirror = mirror_of(record, uri, retry_after=0)
+        mirror.start()
+        log(record, range(1, 11))
+        mirror.push(8)
+        mirror.settle()
+        sent = record.metrics.path.read_bytes().splitlines(keepends=True)
+        spoilt = b"".join([b"?" * (len(line) - 1) + b"\n" for line in sent[:8]] + sent[8:])
+        record.metrics.path.write_bytes(spoilt)
+        log(record, range(11, 21))
+        mirror.push(20)
+        mirror.settle()
+        assert not mirror.behind
+        record.metrics.path.write_bytes(b"".join(sent))
+        log(record, range(11, 21))
+        record.cut(15)
+        log(record, range(16, 31))
+        mirror.push(30)
+        mirror.settle()
+        assert not mirror.behind
+    (run,) = runs_in(uri)
+    assert history(uri, run.info.run_id) == expected(range(1, 31))
+
+
 def test_a_server_that_dies_and_comes_back_gets_everything_once(server, tmp_path, caplog):
     with open_record(tmp_path) as record:
         mirror = mirror_of(record, server.uri, retry_after=0)
@@ -476,14 +503,39 @@ def test_mlflow_keeps_its_chatter_to_itself(tmp_path):
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
 
 
-def test_a_broken_store_does_not_stop_a_run(tmp_path, caplog):
-    (tmp_path / "mlflow.db").write_text("this is no database " * 500)
+def test_a_broken_store_is_replaced_before_a_run_and_within_it(tmp_path, caplog):
+    store, garbage = tmp_path / "mlflow.db", "this is no database " * 500
+    store.write_text(garbage)
     with open_record(tmp_path) as record, caplog.at_level(logging.WARNING):
-        mirror = mirror_of(record, default_uri(tmp_path))
+        mirror = mirror_of(record, default_uri(tmp_path), retry_after=0)
         mirror.start()
+        assert not mirror.behind
+        (told,) = warnings_in(caplog)
+        assert "file is not a database" in told
+        assert "pvt_bench.sync" in told
+        (aside,) = tmp_path.glob("mlflow.db.*.damaged")
+        assert aside.read_text() == garbage
         log(record, range(1, 4))
         mirror.push(3)
         mirror.settle()
+        store.write_text(garbage)
+        log(record, range(4, 6))
+        mirror.push(5)
+        mirror.settle()
         assert mirror.behind
-        assert [point.step for point in record.points()] == [1, 2, 3]
-    assert len(warnings_in(caplog)) == 1
+        mirror.finish("finished")
+        assert not mirror.behind
+    (run,) = runs_in(default_uri(tmp_path))
+    assert history(default_uri(tmp_path), run.info.run_id) == expected(range(1, 6))
+
+
+def test_a_directory_in_the_place_of_a_store_stays(tmp_path, caplog):
+    (tmp_path / "mlflow.db").mkdir()
+    with open_record(tmp_path) as record:
+        mirror = mirror_of(record, default_uri(tmp_path))
+        began = time.monotonic()
+        mirror.start()
+        assert time.monotonic() - began < 10
+        assert mirror.behind
+    (told,) = warnings_in(caplog)
+    assert "mlflow.db is not a file" in told

@@ -176,7 +176,7 @@ def test_what_is_cut_short_for_the_reader_is_so_here(share: float, tmp_path: Pat
 
 # The quick part.
 
-UNSEEN = {"12 bits in 16", "truncated", "cut in its header", "text"}
+UNSEEN = {"12 bits in 16", "truncated", "cut in its header", "text", "DDS", "HEIC"}
 
 
 @pytest.mark.parametrize("name", [*IMAGES, *JSON])
@@ -201,7 +201,7 @@ def test_the_quick_check_refuses_what_it_can_see(
         quick_check(dataset, "detection", split)
     kind, where = min(pair for pair in expected if pair[0] in errors)
     assert kind in str(caught.value) or name == "duplicate image id"
-    assert where in str(caught.value) or name == "duplicate image id"
+    assert where[:300] in str(caught.value) or name == "duplicate image id"
     assert "python -m pvt_bench.preflight" in str(caught.value)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from coco_tree import write_coco_tree
+from forking import LIBRARIES
 from test_classification import CLASSES, Backbone, View
 from test_detr import targets
 from test_retinanet import Pyramid
@@ -57,7 +58,8 @@ def join(numbers: Any, store: Path) -> None:
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Together]:
     """Call a function, which must wait for the other process, on each of them; what they return."""
-    context = get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
     numbers = context.Queue()
     for number in range(PROCESSES):
         numbers.put(number)

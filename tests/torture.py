@@ -65,7 +65,7 @@ class Torture:
 
     def start(self) -> Forked:
         """Type the command."""
-        return Forked(self.words, self.place, environment(OMP_NUM_THREADS="1"))
+        return Forked(self.words, self.place, environment())
 
     def end(self, command: Forked) -> int | None:
         """Wait for the end of the command; its exit code."""
@@ -223,6 +223,8 @@ def check_store(results: Path) -> None:
 
 def main() -> int:
     """Try the seeds that are typed; the exit code."""
+    # The fork server is told when it starts: sums depend on the number of threads.
+    os.environ["OMP_NUM_THREADS"] = "1"
     launcher, first, stop = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     failed = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -12,15 +12,14 @@ from unicodedata import normalize
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from pvt_bench.datasets import scene_augmentation as augment
 from pvt_bench.datasets.fingerprints import THREADS, fingerprint, stat_digest
-from pvt_bench.datasets.image_files import ending, is_image, opened
+from pvt_bench.datasets.image_files import ending, is_image, open_file, opened
 from pvt_bench.datasets.images import read_image, resize_image, resize_segments, resized_size
 from pvt_bench.datasets.index import Index, load_index
-from pvt_bench.datasets.trees import check_tree, find_root
+from pvt_bench.datasets.trees import check_tree, find_root, read_text
 from pvt_bench.datasets.views import View, Views, check_bits, find_split, turns_upright
 from pvt_bench.errors import InputError
 from pvt_bench.screen import progress_bar
@@ -237,7 +236,7 @@ def class_names(root: Path) -> list[str]:
     file = root / NAMES
     if not file.exists():
         return [f"class {number}" for number in range(1, CLASSES + 1)]
-    lines = [line for line in file.read_text().splitlines() if line.strip()]
+    lines = [line for line in read_text(file).splitlines() if line.strip()]
     return [line.split("\t")[-1].split(",")[0].strip() for line in lines[1:]]
 
 
@@ -264,7 +263,7 @@ def count_values(root: Path, masks: list[str], index: Path | None) -> NDArray[np
 def _count(path: Path) -> NDArray[np.int64]:
     """The pixels (256,) of each value of a mask; none of one that is told when it is read."""
     try:
-        with Image.open(path) as image:
+        with open_file(path) as image:
             values = np.asarray(image)
     except Exception:  # Pillow's decoders raise whatever they stumble upon
         return np.zeros(256, np.int64)

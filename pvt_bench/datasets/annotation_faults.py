@@ -1,6 +1,5 @@
 """What is wrong with a COCO annotation file, entry by entry."""
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pvt_bench.datasets import fault_kinds as kinds
-from pvt_bench.datasets.annotations import MIN_SIDE, collecting_no_garbage
-from pvt_bench.datasets.canonical import LARGEST, canonicalise, is_finite
+from pvt_bench.datasets.annotations import MIN_SIDE, collecting_no_garbage, parse_json
+from pvt_bench.datasets.canonical import LARGEST, canonicalise, is_finite, is_name
 from pvt_bench.datasets.fault_kinds import Fault, Kind
 
 PARTS = ("images", "annotations", "categories")
@@ -49,12 +48,11 @@ def read_document(root: Path, name: str, training: bool) -> Document:
     """Read the annotation file `name` below `root`, and judge all but its segmentations."""
     document = Document(name)
     try:
-        with collecting_no_garbage():
-            content = json.loads((root / name).read_text("utf-8-sig"))
+        content, _ = parse_json(root / name)
     except FileNotFoundError:
         document.faults.append(Fault(kinds.FILE_MISSING, name))
         return document
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         document.faults.append(Fault(kinds.CUT_JSON, name, str(error)))
         return document
     parts = content if isinstance(content, dict) else {}
@@ -70,7 +68,7 @@ def read_document(root: Path, name: str, training: bool) -> Document:
 
 
 def _read_categories(document: Document, rows: list[Any]) -> None:
-    usable = list(_usable(document, "categories", rows, {"id": _is_whole, "name": _is_name}))
+    usable = list(_usable(document, "categories", rows, {"id": _is_whole, "name": is_name}))
     document.classes = {row["id"]: row["name"] for row in usable}
     _add_duplicates(document, kinds.DUPLICATE_CATEGORY_ID, (row["id"] for row in usable))
 
@@ -78,7 +76,7 @@ def _read_categories(document: Document, rows: list[Any]) -> None:
 def _read_images(document: Document, rows: list[Any]) -> None:
     expected = {
         "id": _is_whole,
-        "file_name": _is_name,
+        "file_name": is_name,
         "height": _is_positive,
         "width": _is_positive,
     }
@@ -198,7 +196,3 @@ def _is_whole(value: Any) -> bool:
 
 def _is_positive(value: Any) -> bool:
     return _is_whole(value) and value > 0
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)

@@ -84,20 +84,32 @@ class Annotations:
         return {"images": images, "annotations": objects, "categories": categories}
 
 
+def parse_json(path: Path) -> tuple[Any, str]:
+    """The value in a file of JSON, and the SHA-256 of its bytes.
+
+    It is in UTF-8, or in UTF-16 or 32 as some tools of Windows write it. Raises OSError where it
+    cannot be read, and ValueError where it is not JSON, or nested too deep.
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    text = content.decode(json.detect_encoding(content))
+    del content  # of COCO's training half a gigabyte, as the text
+    try:
+        with collecting_no_garbage():
+            return json.loads(text), digest
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
 def read_json(path: Path) -> tuple[dict[str, Any], dict[str, int], str]:
     """A COCO file in canonical form, what was changed for that, and the SHA-256 of its bytes."""
     try:
-        content = path.read_bytes()
-        size, digest = len(content), hashlib.sha256(content).hexdigest()
-        text = content.decode("utf-8-sig")
-        del content  # of COCO's training half a gigabyte, as the text
-        with collecting_no_garbage():
-            document = json.loads(text)
+        document, digest = parse_json(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(
-            f"{path} ({size} bytes) is not whole JSON: {error}. "
+            f"{path} ({path.stat().st_size} bytes) is not whole JSON: {error}. "
             "It may have been cut short: copy or unpack it again."
         ) from error
     for part in ("images", "annotations", "categories"):
@@ -272,6 +284,9 @@ class _Table:
 
 def _convert(rows: list[dict[str, Any]], key: str, dtype: DTypeLike) -> NDArray[Any] | None:
     try:
-        return np.array([row[key] for row in rows], dtype)
+        values = np.array([row[key] for row in rows], dtype)
+        if values.dtype.kind == "U":
+            np.char.encode(values, "utf-8")
+        return values
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         return None

@@ -6,6 +6,7 @@ stays as it is, for the readers to refuse.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ Row = dict[str, Any]
 CROWD = {0: 0, 1: 1, "0": 0, "1": 1, "": 0, None: 0}  # false is 0 there, and true is 1
 MASK = 2**31  # pixels; no image that is read has as many
 FAR = 2**20  # pixels; the library that fills polygons walks along every pixel of their edges
+SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can hold, and no file or screen
 LARGEST = 2**53  # up to it every whole number is exact in all tools that read JSON
 
 
@@ -59,6 +61,11 @@ def number(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def is_name(value: Any) -> bool:
+    """Whether a value is a text that is not empty and has no halves of characters."""
+    return isinstance(value, str) and bool(value) and not SURROGATE.search(value)
 
 
 def is_finite(value: Any) -> bool:

@@ -12,11 +12,19 @@ from torch import Tensor
 
 from pvt_bench.datasets.annotations import read_annotations
 from pvt_bench.datasets.canonical import describe
-from pvt_bench.datasets.file_names import find_files, is_inside
+from pvt_bench.datasets.fault_kinds import SHOWN
+from pvt_bench.datasets.file_names import find_files, is_file, is_inside
 from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.images import read_image, resize_image, resize_masks, resized_size
 from pvt_bench.datasets.trees import check_tree, find_root
-from pvt_bench.datasets.views import View, Views, check_bits, find_split, turns_upright
+from pvt_bench.datasets.views import (
+    View,
+    Views,
+    check_bits,
+    find_split,
+    some_of,
+    turns_upright,
+)
 from pvt_bench.errors import InputError
 from pvt_bench.screen import say
 
@@ -201,6 +209,10 @@ class CocoDetection(View):
         """The mask (H, W) of one object from its polygons or run lengths."""
         outline = self.annotations.segmentations[row]
         try:
+            if isinstance(outline, dict) and outline.get("size") not in (None, [height, width]):
+                raise ValueError(
+                    f"its size is {outline['size']}, that of the image {[height, width]}"
+                )
             mask = mask_api.decode(mask_api.segmToRle(outline, width, height))
             counts = outline["counts"] if isinstance(outline, dict) else None
             # Earlier versions of the library do not mind run lengths that end too soon.
@@ -248,11 +260,11 @@ def _check_images(folder: Path, names: list[str]) -> None:
     missing = [
         name
         for name in names
-        if name not in present and not (is_inside(name) and (folder / name).is_file())
+        if name not in present and not (is_inside(name) and is_file(folder / name))
     ]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(names)} images are missing in {folder}: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. The names are those "
+            f"{some_of([name[:SHOWN] for name in missing], 3)}. The names are those "
             "of the annotation file: take the images that belong to it."
         )

@@ -89,11 +89,11 @@ def _checked(root: Path, split: str, index: Path | None, masks: bool) -> dict[st
         facts = {"files": list(sizes), "sizes": list(sizes.values())}
         return Index({}, {**facts, "classes": _classes(document)})
 
-    if not path.exists():
+    try:
+        stamp = file_stamp(path)
+    except OSError:
         return read().facts  # which says so
-    return load_index(
-        index, path, file_stamp(path), read, variant=f"faults of {split}, masks {masks}"
-    ).facts
+    return load_index(index, path, stamp, read, variant=f"faults of {split}, masks {masks}").facts
 
 
 def _classes(document: Document) -> list[str]:

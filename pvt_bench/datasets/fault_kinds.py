@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pvt_bench.errors import InputError
 
 ERROR, NOTE = "error", "note"
+SHOWN = 300  # characters; a file's name has 255 at most, but not in every annotation file
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Fault:
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where} ({self.detail})" if self.detail else self.where
+        where = f"{self.where[:SHOWN]}..." if len(self.where) > SHOWN else self.where
+        return f"{where} ({self.detail})" if self.detail else where
 
 
 def as_unread(faults: Iterable[Fault]) -> list[Fault]:
@@ -102,11 +104,17 @@ SIZE_UPRIGHT = Kind(
     _STOPS,
     "Type dataset.exif=apply, if all annotations were made on the upright images.",
 )
+NOT_DECODED = Kind(
+    "image of a format that cannot be decoded",
+    ERROR,
+    _STOPS_LATER,
+    "Convert it to PNG or JPEG.",
+)
 HUGE = Kind(
     "huge image",
     ERROR,
-    "Pillow takes it for an attack: it warns, and from twice its limit on it stops the run.",
-    "Resize the image, and its annotations with it.",
+    "It has more than 2^28 pixels (16,384 x 16,384), and is not read.",
+    "Cut it into tiles or make it smaller, and its annotations with it.",
 )
 TINY = Kind(
     "tiny image",

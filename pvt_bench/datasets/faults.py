@@ -20,7 +20,16 @@ LAYOUTS: dict[str, tuple[Any, str]] = {
     "detection": (coco_faults, "."),
     "segmentation": (ade20k_faults, "ade20k"),
 }
-SKIPPABLE = {kind.name for kind in (kinds.FILE_EMPTY, kinds.DAMAGED, kinds.NOT_AN_IMAGE)}
+SKIPPABLE = {
+    kind.name
+    for kind in (
+        kinds.FILE_EMPTY,
+        kinds.DAMAGED,
+        kinds.NOT_AN_IMAGE,
+        kinds.NOT_DECODED,
+        kinds.HUGE,
+    )
+}
 
 
 def quick_check(dataset: Views, view: str, split: str, **options: Any) -> None:

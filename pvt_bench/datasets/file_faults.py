@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault
+from pvt_bench.datasets.file_names import is_file
 from pvt_bench.datasets.image_faults import Job
 
 
@@ -42,7 +43,7 @@ def check_listed(root: Path, folder: str, names: Iterable[str]) -> tuple[list[Fa
         # A name may lead into a folder below, which was not listed.
         size = sizes.get(name)
         path = root / folder / name
-        if size is None and path.is_file():
+        if size is None and is_file(path):
             size = path.stat().st_size
         if size is None:
             faults.append(Fault(kinds.FILE_MISSING, f"{folder}/{name}"))

@@ -39,7 +39,7 @@ def _present(folder: Path, composed: dict[str, str], name: str) -> Iterator[str]
             yield composed[unicodedata.normalize("NFC", spelt)]
         for form in ("NFC", "NFD"):
             path = spelt if form == "NFC" else unicodedata.normalize(form, spelt)
-            if _is_file(folder / path):
+            if is_file(folder / path):
                 yield path
 
 
@@ -53,7 +53,8 @@ def _spellings(folder: Path, name: str) -> Iterator[str]:
                 yield short
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no name is too long or has too odd characters to ask."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long, or signs that no name has

@@ -12,14 +12,14 @@ from PIL import Image, UnidentifiedImageError
 from pvt_bench.datasets import fault_kinds as kinds
 from pvt_bench.datasets.fault_kinds import Fault, Kind, as_unread
 from pvt_bench.datasets.fingerprints import full_digest
-from pvt_bench.datasets.image_files import to_8_bits
+from pvt_bench.datasets.image_files import explain_undecoded, open_file, to_8_bits
 from pvt_bench.errors import InputError
 
 TINY_SIDE = 32  # pixels; the networks' largest stride
 EXIF_ORIENTATION = 0x0112
 QUARTER_TURNS = range(5, 9)
 IGNORED = (0, 255)  # values of ADE20K's masks
-BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"DDS ")
 MODES: dict[str, tuple[Kind, ...]] = {
     "CMYK": (kinds.CMYK,),
     "1": (kinds.GREY,),
@@ -83,9 +83,9 @@ def check_size(root: Path, name: str, expected: Size, upright: bool) -> list[Fau
     try:
         with _opened(root / name) as image:
             width, height = image.size
-            if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
-                return [Fault(kinds.HUGE, name, f"{width} x {height} pixels")]
             turns = image.getexif().get(EXIF_ORIENTATION, 1) in QUARTER_TURNS
+    except Image.DecompressionBombError as error:
+        return [Fault(kinds.HUGE, name, str(error))]
     except Exception:  # told when it is read
         return []
     size = (width, height) if turns and upright else (height, width)
@@ -115,8 +115,6 @@ def _inspect_image(job: Job) -> tuple[list[Fault], Size | None, bool]:
     try:
         with _opened(root / name) as image:
             width, height = image.size
-            if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
-                return [Fault(kinds.HUGE, name, f"{width} x {height} pixels")], None, False
             found = _describe(image, Path(name).suffix.lower())
             # A JPEG is read at an eighth of its size: every byte of it, but with less arithmetic.
             image.draft(None, (width // 8, height // 8))
@@ -134,10 +132,10 @@ def _inspect_image(job: Job) -> tuple[list[Fault], Size | None, bool]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image; what Pillow warns of on the way, such as its size, is told as a fault."""
+    """An image; what Pillow warns of on the way is told as a fault."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(path) as image:
+        with open_file(path) as image:
             yield image
 
 
@@ -162,10 +160,13 @@ def _explain(path: Path, name: str, error: Exception) -> Fault:
         return Fault(kinds.FILE_MISSING, name)
     if isinstance(error, Image.DecompressionBombError):
         return Fault(kinds.HUGE, name, str(error))
+    if (what := explain_undecoded(path, error)) is not None:
+        return Fault(kinds.NOT_DECODED, name, what)
     if isinstance(error, UnidentifiedImageError):
         with path.open("rb") as file:
-            if not file.read(8).startswith(BEGINNINGS):
-                return Fault(kinds.NOT_AN_IMAGE, name)
+            beginning = file.read(12)
+        if not beginning.startswith(BEGINNINGS) and beginning[4:] != b"ftypavif":
+            return Fault(kinds.NOT_AN_IMAGE, name)
         return Fault(kinds.DAMAGED, name, "it ends in its header")
     return Fault(kinds.DAMAGED, name, str(error) or type(error).__name__)
 

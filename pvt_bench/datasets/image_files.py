@@ -1,13 +1,21 @@
 """Image files: which are read, and as what."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from pvt_bench.errors import InputError
+
+# 16,384 x 16,384: an aerial image may have as many. It takes 0.8 GB of memory in each process that
+# reads; a few kilobytes can claim any number.
+MOST_PIXELS = 2**28
+
+# Refused all the same.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Formats that Pillow knows by their first bytes, and leaves to programs that are seldom there.
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -21,6 +29,8 @@ def _suffixes() -> tuple[str, ...]:
 
 # Of all that Pillow reads.
 SUFFIXES = _suffixes()
+# What the first bytes of photographs by telephones say after four others.
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
 # What macOS and Windows leave beside the files of an archive; `._a.jpg` is no image.
 LEFT_BEHIND = (".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX")
 
@@ -39,22 +49,61 @@ def ending(name: str) -> str:
 
 
 class DamagedImage(InputError):
-    """An image file that is missing, empty, cut short or no image."""
+    """An image file that is missing, empty, cut short, too large or no image."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """The image of a file; whatever cannot be read within is a DamagedImage that names it."""
+    try:
+        with open_file(path) as image:
+            yield image
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DamagedImage(
+            f"The image {path} is too large ({error}). At most {MOST_PIXELS:,} pixels are read: "
+            "cut it into tiles or make it smaller, and its annotations with it."
+        ) from error
+    except Exception as error:  # Pillow's decoders raise whatever they stumble upon
+        if (what := explain_undecoded(path, error)) is not None:
+            raise DamagedImage(
+                f"The image {path} cannot be decoded ({what}). Convert it to PNG or JPEG."
+            ) from error
+        raise DamagedImage(
+            f"The image {path} cannot be read ({error or type(error).__name__}). Expected a whole "
+            "image file; copy or download it again."
+        ) from error
+
+
+def explain_undecoded(path: Path, error: Exception) -> str | None:
+    """What keeps Pillow from decoding a whole file; None where it may as well be damaged."""
+    if isinstance(error, NotImplementedError):
+        return str(error)
+    if not isinstance(error, UnidentifiedImageError):
+        return None
+    with path.open("rb") as file:
+        brand = file.read(12)[4:]
+    if brand == b"ftypavif" and not features.check("avif"):
+        return "AVIF, which this Pillow was built without"
+    return "HEIC" if brand in HEIC else None
+
+
+def open_file(path: Path) -> Image.Image:
+    """Open an image file with Pillow, and read its header.
+
+    Raises Image.DecompressionBombError where it says that the image has too many pixels, and
+    whatever else Pillow raises.
+    """
     # Another library may have allowed truncated images; their lower part would train as grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise DamagedImage(
-            f"The image {path} cannot be read ({error}). Expected a whole image file; "
-            "copy or download it again."
-        ) from error
+    # Pillow itself warns from here on, and refuses twice as many; also within a file of icons.
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    image = Image.open(path)
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+    return image
 
 
 def open_image(path: Path, upright: bool = True, bits: int | None = None) -> Image.Image:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from pvt_bench.datasets.image_files import LEFT_BEHIND, ending, is_image
 from pvt_bench.datasets.index import Index, load_index
-from pvt_bench.datasets.trees import check_tree
+from pvt_bench.datasets.trees import check_tree, read_text
 from pvt_bench.errors import InputError
 
 TREE = """
@@ -106,7 +107,7 @@ def class_names(root: Path, wnids: list[str]) -> list[str]:
     known: dict[str, str] = {}
     for file in NAMES:
         if (root / file).exists():
-            lines = (root / file).read_text().splitlines()
+            lines = read_text(root / file).splitlines()
             known = dict(line.split(maxsplit=1) for line in lines if " " in line)
             break
     info = ImageNetInfo()
@@ -188,11 +189,10 @@ def _index(
 
 
 def _kaggle_classes(truth: Path) -> dict[str, str]:
-    with truth.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
     try:
+        rows = csv.DictReader(StringIO(read_text(truth), newline=""))
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    except (KeyError, IndexError, AttributeError) as error:
+    except (KeyError, IndexError, AttributeError, csv.Error) as error:
         raise InputError(
             f"{truth} is not Kaggle's: expected lines `ImageId,PredictionString`, such as "
             "`ILSVRC2012_val_00048981,n03995372 85 1 499 272`."
@@ -202,14 +202,13 @@ def _kaggle_classes(truth: Path) -> dict[str, str]:
 def _devkit_classes(truth: Path, found: dict[bytes, int]) -> dict[str, str]:
     """The n-th line is the class of the n-th image, as its id in `meta.mat`."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     meta = truth.with_name(META)
     try:
         synsets = loadmat(meta, squeeze_me=True)["synsets"]
         wnid_of = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-        wnids = [wnid_of[int(line)] for line in truth.read_text().split()]
-    except (OSError, KeyError, ValueError, MatReadError) as error:
+        wnids = [wnid_of[int(line)] for line in read_text(truth).split()]
+    except Exception as error:  # SciPy raises whatever it stumbles upon
         raise InputError(
             f"{truth} and {META} beside it cannot be read ({error}). Expected both of "
             f"ILSVRC2012_devkit_t12.tar.gz, or {KAGGLE} beside val/."

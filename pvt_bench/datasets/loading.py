@@ -3,17 +3,22 @@
 import os
 import random
 import signal
+import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from pvt_bench.datasets.batches import Batch
+from pvt_bench.datasets.batches import Batch, Sent
+from pvt_bench.screen import warn
 
 Key = tuple[int, int, int]
 Sample = tuple[Tensor, dict[str, Tensor]]
@@ -139,30 +144,55 @@ def eval_loader(
     return _loader(dataset, workers, batch_sampler=share.of(batches) or [[]])
 
 
-def collate(batch: list[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images of different sizes as a list, and their targets as another."""
-    return Batch(([image for image, _ in batch], [target for _, target in batch]))
+def collate(samples: list[Sample]) -> Batch | Sent:
+    """Images of different sizes as a list, and their targets as another; a reader sends them."""
+    batch = Batch(([image for image, _ in samples], [target for _, target in samples]))
+    return batch if get_worker_info() is None else Sent(batch)
 
 
 def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(
         dataset,
-        num_workers=workers,
+        num_workers=_possible(workers),
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=_prepare_reader,
         # Starting an iteration draws a number; from here, and not from the training's generator.
         generator=torch.Generator(),
         **options,
     )
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def _possible(workers: int) -> int:
+    """How many processes can read: `workers`, or none where semaphores cannot be made."""
+    context = get_context()
+    try:
+        # torch makes one for each process, and as many semaphores as two more have for all.
+        [context.Queue() for _ in range(workers + 2)]
+    except OSError as error:
+        warn(
+            f"trainer.workers={workers} is not possible ({error}): /dev/shm has no room for "
+            "semaphores. The main process reads the images itself, which is slower. Start the "
+            "container with --shm-size=8g or --ipc=host, or type fewer trainer.workers."
+        )
+        return 0
+    return workers
+
+
+def _prepare_reader(worker: int) -> None:
+    # What cannot be sent is otherwise printed and forgotten, and waited for without end.
+    Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
     # Ctrl-C and a stop reach the whole process group; the main process acts on them, and ends the
     # workers by SIGTERM, which they must therefore still obey: they leave the group instead.
     os.setpgrp()
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _give_up(error: BaseException, item: Any) -> None:
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _seed(*words: int) -> None:

@@ -29,6 +29,20 @@ def find_root(name: str, root: str | None) -> Path:
     return found
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        InputError: it cannot be read, or is no such text.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}. Expected a text in UTF-8, as in the original archive."
+        ) from error
+
+
 def check_tree(name: str, title: str, root: Path, needed: Iterable[str], tree: str) -> None:
     """Raise InputError with the whole `tree` where a needed path below `root` is not there."""
     missing = [path for path in needed if not (root / path).exists()]

@@ -1,6 +1,7 @@
 """What every dataset answers: classification(), detection() or segmentation(), or why not."""
 
 from collections.abc import Mapping, Sequence
+from mmap import mmap
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -77,7 +78,7 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         self._length = length
         self.damaged: Tensor | None = None
         if training and on_damaged == "skip":
-            self.damaged = torch.zeros(length, dtype=torch.bool).share_memory_()
+            self.damaged = _shared_flags(length)
 
     @property
     def num_classes(self) -> int:
@@ -118,6 +119,14 @@ class View(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """One image and its target; DamagedImage where the file cannot be read."""
         raise NotImplementedError
+
+
+def _shared_flags(length: int) -> Tensor:
+    """Flags (length,) bool, none of them set, that this process shares with its readers."""
+    try:
+        return torch.zeros(length, dtype=torch.bool).share_memory_()
+    except RuntimeError:  # /dev/shm is full; processes that are forked off share this, too
+        return torch.frombuffer(mmap(-1, length), dtype=torch.bool)
 
 
 def turns_upright(exif: str) -> bool:

@@ -19,7 +19,7 @@ from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
 from pvt_bench.launching.watching import conclude, parents_of_cells
 from pvt_bench.launching.work import Claimed, Local, RunHere, Work, begin, see_through
 from pvt_bench.screen import say, warn
-from pvt_bench.tracking.addresses import choose_uri, sqlite_file
+from pvt_bench.tracking.addresses import choose_uri, keep, sqlite_file, without_password
 from pvt_bench.tracking.environment import launch_here
 from pvt_bench.tracking.parent import PARENT_TAG, adopt, open_parents
 
@@ -48,7 +48,8 @@ def launch(
             "launcher.detach=true: cells that run in this process end with it. Type launcher=local "
             "or launcher=slurm."
         )
-    uri = choose_uri(config.tracking.uri, config.results_dir)
+    uri = keep(choose_uri(config.tracking.uri, config.results_dir))
+    typed = [without_password(word) for word in typed]
     for each in configs:
         # A cell may start where the environment is another.
         each.tracking.uri = uri
@@ -67,7 +68,7 @@ def launch(
     # Two launches of the same sweep: the second one finds each cell claimed.
     with FileLock(results_dir / "sweeps" / f".{name}.lock"):
         parents = open_parents(uri, results_dir, name, experiments, " ".join(typed))
-        sweep = Sweep(name, results_dir, list(typed), [], parents, uri)
+        sweep = Sweep(name, results_dir, typed, [], parents, uri)
         sweep, to_do = _claim_all(sweep, planned, dataset_line)
         try:
             work = begin(config.launcher.name, sweep, to_do, run_here)

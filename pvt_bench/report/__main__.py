@@ -21,6 +21,7 @@ from pvt_bench.errors import InputError
 from pvt_bench.report.options import Options, parse
 from pvt_bench.report.rows import Table
 from pvt_bench.screen import complain, say, warn
+from pvt_bench.tracking.addresses import without_password
 
 DONE = 0
 
@@ -32,12 +33,17 @@ def main(words: Sequence[str]) -> int:
         print((Options.__doc__ or "").strip())
         return DONE
     try:
-        return make(parse(words), shlex.join(["python", "-m", "pvt_bench.report", *words]))
+        return make(parse(words), _command(words))
     except KeyboardInterrupt:
         print("interrupted; files that were written are whole", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+
+
+def _command(words: Sequence[str]) -> str:
+    typed = [without_password(word) for word in words]
+    return shlex.join(["python", "-m", "pvt_bench.report", *typed])
 
 
 def make(options: Options, command: str) -> int:

@@ -29,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pvt_bench.errors import InputError
 from pvt_bench.report.runs import INFO, Loaded, content_key
+from pvt_bench.tracking.addresses import without_password
 
 # As in `pvt_bench.tracking.store`, whose import takes seconds.
 RECORD_TAG = "pvt_bench.record"
@@ -142,11 +143,6 @@ class Database:
         if found != newest:
             return [f"Its schema {found} is older than that of the MLflow here; it is unchanged."]
         return []
-
-
-def without_password(uri: str) -> str:
-    """An address as it may be shown."""
-    return make_url(uri).render_as_string(hide_password=True)
 
 
 def local_path(artifact_uri: str) -> Path | None:

@@ -16,6 +16,7 @@ from pvt_bench.tracking.addresses import (
     SERVERS,
     check_uri,
     choose_uri,
+    reveal,
     sqlite_file,
     without_password,
 )
@@ -137,6 +138,7 @@ def _open_source(results_dir: str | Path, uri: str | None) -> Source:
 
         return Records(Path(results_dir))
     check_uri(uri)
+    uri = reveal(uri)
     if urlsplit(uri).scheme in SERVERS:
         from pvt_bench.report.server import Server
 

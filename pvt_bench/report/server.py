@@ -15,9 +15,9 @@ from pvt_bench.report.database import (
     STATES,
     SUPERSEDED_TAG,
     SWEEP,
-    without_password,
 )
 from pvt_bench.report.runs import INFO, Loaded, content_key
+from pvt_bench.tracking.addresses import without_password
 from pvt_bench.tracking.mlflow import quiet_and_quick
 
 PAGE = 1000

@@ -15,6 +15,14 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 # What MLflow reads where a script asks for no run: here each run has its record's own.
 IGNORED = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
 # What has a meaning in an address, or in YAML.
+HIDDEN = "***"
+# Of an address `//user:password@` or `//token@`, and options such as `?password=...`. A database's
+# password may hold any sign, so the last @ ends it.
+PASSWORD = re.compile(r"//([^:/?#@\s]*:)\S*@|//[^:/?#@\s]+@")
+OPTION = re.compile(
+    r"""([?&;][^=&;\s]*(?:pass(?!file)|pwd|token|secret|api_?key|access_?key|auth|cred|signature|odbc_connect)[^=&;\s]*=)[^&#\s"']*""",
+    re.IGNORECASE,
+)
 SPECIAL = re.compile(r"""[%?#:"'\\\[\]{}\x00-\x1f\x7f]""")
 
 
@@ -41,6 +49,12 @@ def explain_uri(typed: str | None, environment: Mapping[str, str]) -> list[str]:
         if typed:
             why = f"as typed; {VARIABLE} is ignored"
         lines.append(f"MLflow: {without_password(typed or exported)} ({why})")
+    if typed and without_password(typed) != typed:
+        lines.append(
+            "MLflow: others can see a password that is typed while the command runs. Type the "
+            "address without it, and export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            f"for a server, or the whole address as {VARIABLE}"
+        )
     ignored = [name for name in IGNORED if environment.get(name)]
     if ignored:
         lines.append(
@@ -74,6 +88,8 @@ def check_uri(uri: str, name: str = "tracking.uri") -> None:
         InputError: a directory or `file:` address (MLflow 3.13 gave these up), an unknown scheme,
             or one without the place it needs.
     """
+    if re.search(r"\s", uri) and not uri.startswith(SQLITE):
+        raise InputError(f"{name} has a space in its address. Type it as %20.")
     parts = urlsplit(uri)
     if re.fullmatch(r"sqlite:///(?!:)[^?]+", uri):
         return
@@ -91,5 +107,35 @@ def check_uri(uri: str, name: str = "tracking.uri") -> None:
 
 
 def without_password(text: str) -> str:
-    """A text as it may be shown: of the addresses in it, none with a user and a password."""
-    return re.sub(r"//[^/@\s]*@", "//***@", text)
+    """Return a text with `***` for the passwords and tokens of its addresses: what is written."""
+    text = PASSWORD.sub(lambda found: f"//{found[1] or ''}{HIDDEN}@", text)
+    return OPTION.sub(rf"\1{HIDDEN}", text)
+
+
+def keep(uri: str) -> str:
+    """Keep the secret of an address in the environment of this process and of those it starts.
+
+    Returns the address as it may be written down; `reveal` is the way back.
+    """
+    shown = without_password(uri)
+    if shown != uri:
+        os.environ[VARIABLE] = uri
+    return shown
+
+
+def reveal(uri: str) -> str:
+    """Return the address whose secret was hidden, from MLFLOW_TRACKING_URI.
+
+    Raises:
+        InputError: the environment has no such address.
+    """
+    exported = os.environ.get(VARIABLE, "")
+    if HIDDEN not in uri:
+        return uri
+    if without_password(exported) != uri:
+        raise InputError(
+            f"The password of {uri} is not kept. Export the whole address as {VARIABLE}, or "
+            "type one without a password and export MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD."
+        )
+    return exported

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,11 +44,13 @@ class Lease:
 
     def take(self) -> None:
         """Make it this process's."""
-        token = self.last.get("token", 0)
+        before = self.last.get("token")
+        # By the clock, so that it is higher even where the file was lost.
+        token = max(int(time.time()), before + 1 if isinstance(before, int) else 0)
         self._mine = {
             **holder.describe(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "token": token + 1 if isinstance(token, int) else 1,
+            "token": token,
             "nonce": secrets.token_hex(8),
         }
         self._write()

@@ -5,6 +5,7 @@ Importing this module imports MLflow, which takes more than a second.
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from mlflow.utils.validation import (
 )
 
 from pvt_bench.escaping import visible
+from pvt_bench.tracking.addresses import reveal, sqlite_file
+from pvt_bench.tracking.tables import ensure_tables
 
 for _name in ("mlflow", "alembic"):
     # What fails is told by the mirror, once and in a line.
@@ -44,10 +47,17 @@ class Value(NamedTuple):
 
 
 class Store:
-    """An MLflow store at `uri`; `artifact_root` holds the files of experiments created here."""
+    """An MLflow store at `uri`, whose secret may be hidden.
+
+    `artifact_root` holds the files of experiments created here.
+    """
 
     def __init__(self, uri: str, artifact_root: Path | None) -> None:
-        self._client = MlflowClient(tracking_uri=uri)
+        if (database := sqlite_file(uri)) is not None:
+            # MLflow keeps an engine per address: it must not hold a file that was replaced.
+            os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+            ensure_tables(database)
+        self._client = MlflowClient(tracking_uri=reveal(uri))
         self._artifact_root = artifact_root
 
     def experiment(self, name: str) -> str:

@@ -19,6 +19,8 @@ class Interrupted(Exception):
 class Interruption:
     """While entered, a signal to stop is only noted in `received`; a second one acts at once.
 
+    Ctrl-C then raises KeyboardInterrupt, also in a process that was started to ignore it.
+
     SIGINT and SIGTERM end a run for good; SIGUSR2 is how a scheduler announces that it will take
     the machine away, or that the time is over.
     """
@@ -31,13 +33,16 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         self._previous = {number: signal.getsignal(number) for number in self.SIGNALS}
+        if self._previous[signal.SIGINT] == signal.SIG_IGN:
+            self._previous[signal.SIGINT] = signal.default_int_handler
         self.arm()
         return self
 
     def arm(self) -> None:
         """Take the signals again from a library that has put handlers of its own."""
-        for number in self._previous:
-            signal.signal(number, self._note)
+        if not self.received:
+            for number in self._previous:
+                signal.signal(number, self._note)
 
     def __exit__(
         self,
@@ -54,4 +59,3 @@ class Interruption:
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._previous = {}

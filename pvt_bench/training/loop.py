@@ -8,7 +8,8 @@ uninterrupted one would have done.
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +22,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from pvt_bench.errors import Failed
 from pvt_bench.training import processes
 from pvt_bench.training.interruption import Interrupted, Interruption
+from pvt_bench.training.readers import end_readers, failures_named
 
 
 class TrainerOptions(Protocol):
@@ -38,7 +41,14 @@ WritePoint = Callable[[int, dict[str, float]], None]
 WriteCheckpoint = Callable[[int], None]
 
 
-class Steps(L.Callback):
+class _Ending(L.Callback):
+    """Ends the readers before Lightning waits for them, where the work ends too early."""
+
+    def on_exception(self, *_: Any) -> None:
+        end_readers()
+
+
+class Steps(_Ending):
     """Seeds, logs and saves by the step of the run, and stops between two steps if asked to."""
 
     def __init__(
@@ -145,6 +155,22 @@ def _process_settings() -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _ended_well() -> Iterator[None]:
+    """Name a reader that failed, pass on a Ctrl-C, which Lightning makes exit code 1, and leave no
+    reader behind.
+    """
+    try:
+        with failures_named():
+            yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        end_readers()
+
+
 def fit(
     module: L.LightningModule,
     loader: DataLoader[Any],
@@ -161,8 +187,9 @@ def fit(
     )
     with loop.interruption:
         try:
-            trainer.fit(module, loader)
-        except RuntimeError:
+            with _ended_well():
+                trainer.fit(module, loader)
+        except (Failed, RuntimeError):
             # A scheduler stops each process by itself: where a worker is gone first, the step
             # that waits for it fails, and the last checkpoint is what the next start goes on from.
             if not loop.interruption.received:
@@ -172,7 +199,7 @@ def fit(
         raise Interrupted(f"stopped after step {loop.step} of {loop.steps}", signal)
 
 
-class _Scoring(L.Callback):
+class _Scoring(_Ending):
     """Reports each batch that was scored, and stops between two of them if asked to."""
 
     def __init__(self, advance: Callable[[int], None], interruption: Interruption) -> None:
@@ -200,4 +227,5 @@ def validate(
     """Run the module's validation over the loader; `advance` is told the images of each batch."""
     with Interruption() as interruption:
         trainer = build_trainer(options, directory, callbacks=[_Scoring(advance, interruption)])
-        trainer.validate(module, loader, verbose=False)
+        with _ended_well():
+            trainer.validate(module, loader, verbose=False)
