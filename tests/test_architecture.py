@@ -78,6 +78,7 @@ def test_imports_go_downward(path: Path) -> None:
                 "targets",
                 "config",
                 "errors",
+                "escaping",
             ),
             ("torch", "lightning"),
         ),
