@@ -79,9 +79,8 @@ class Record:
         """
         results_dir = Path(results_dir).expanduser().resolve()
         key = identity(config, content or {})
-        directory = find_directory(results_dir, label, key)
-        with _taking(results_dir, key, directory) as (lock, lease):
-            record = cls(directory, lock, lease)
+        with _taking(results_dir, key) as (lock, lease):
+            record = cls(find_directory(results_dir, label, key), lock, lease)
             record._prepare(config, rerun)
         return record
 
@@ -96,7 +95,7 @@ class Record:
         if not (directory / "status.json").exists():
             raise InputError(f"{directory} is not a record: it holds no status.json.")
         results_dir, key = directory.parents[3], directory.name.rpartition("-")[2]
-        with _taking(results_dir, key, directory) as (lock, lease):
+        with _taking(results_dir, key) as (lock, lease):
             record = cls(directory, lock, lease)
             record._load()
         return record
@@ -308,7 +307,7 @@ def _writing(results_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _taking(results_dir: Path, key: str, directory: Path) -> Iterator[tuple[BaseFileLock, Lease]]:
+def _taking(results_dir: Path, key: str) -> Iterator[tuple[BaseFileLock, Lease]]:
     """Take the lock and the lease of a run; the lock is given back where what follows fails."""
     with _writing(results_dir):
         # Outside the record's directory, which a rerun removes while it holds the lock.
@@ -317,7 +316,8 @@ def _taking(results_dir: Path, key: str, directory: Path) -> Iterator[tuple[Base
         lease = Lease(locks / f"{key}.json")
         lock = _acquire(locks / f"{key}.lock", lease)
         try:
-            _refuse_running(directory, lease)
+            for directory in (results_dir / "runs").glob(f"*/*/*-{key}"):
+                _refuse_running(directory, lease)
             lease.take()
             yield lock, lease
         except BaseException:
