@@ -39,8 +39,11 @@ def without_room() -> None:
 
 def without_sockets() -> None:
     """A socket's path has a hundred characters at most."""
+    import multiprocessing
     import tempfile
 
+    # Where sockets have had a folder before, they keep it.
+    multiprocessing.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
     tempfile.tempdir = str(Path(tempfile.mkdtemp(), *["long"] * 30))
     Path(tempfile.tempdir).mkdir(parents=True)
 

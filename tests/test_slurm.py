@@ -149,7 +149,8 @@ def test_a_study_as_an_array_with_a_gpu_for_each_job(
     for state in states:
         row = state.status["result"]
         shown = [row["cost/params_m"], row["cost/gflops"], 100 * row["val/top1"]]
-        assert f"| {state.cell.name} | done | {shown[0]:.1f} | {shown[1]:.1f} |" in table
+        name = state.cell.name.replace("[", r"\[").replace("]", r"\]")
+        assert f"| {name} | done | {shown[0]:.1f} | {shown[1]:.1f} |" in table
         assert f"| {shown[2]:.1f} |" in table
     runs = {run.info.run_name: run for run in runs_in(results)}
     parent = runs.pop(sweep.name)
