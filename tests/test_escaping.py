@@ -16,8 +16,9 @@ from pvt_bench import ending, escaping, screen
 from pvt_bench.escaping import csv_cell, from_csv_cell, visible
 from pvt_bench.launching import summary
 from pvt_bench.launching.jobs import Job
-from pvt_bench.launching.states import State
+from pvt_bench.launching.states import FAILED, State
 from pvt_bench.launching.sweep import Cell, Sweep
+from pvt_bench.report.links import link
 from pvt_bench.tasks.charts import draw_confusion
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
@@ -192,3 +193,15 @@ def test_mlflow_takes_hostile_texts(results: Path) -> None:
     assert [run.info.run_name, run.data.tags["sweep"]] == [shown, shown]
     assert run.data.tags["mlflow.note.content"] == shown
     assert run.inputs.dataset_inputs[0].dataset.name == shown
+
+
+def test_a_text_that_is_no_address_is_no_link(tmp_path: Path) -> None:
+    assert link("http://[x", tmp_path) == ""
+
+
+def test_the_table_of_a_sweep_takes_halves_of_characters(tmp_path: Path) -> None:
+    cell = Cell("a\udcff", "runs/a", "e", "train", ["AP"])
+    state = State(cell, FAILED, "no file b\udcff", {}, Job())
+    sweep = Sweep("s", tmp_path, ["-m"], [cell])
+    sweep.directory.mkdir(parents=True)
+    assert "b\\udcff" in summary.write(sweep, [state])[1].read_text()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -196,3 +197,11 @@ def test_names_of_classes_in_another_encoding(tmp_path: Path) -> None:
 def test_any_name_of_a_file_can_be_shown(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     say("left out: caf\udce9.txt")
     assert capsysbinary.readouterr().out == b"left out: caf\\udce9.txt\n"
+
+
+def test_a_class_folder_that_is_not_utf8(tmp_path: Path) -> None:
+    write_imagenet_tree(tmp_path)
+    folder = tmp_path / "train" / WNIDS[0]
+    folder.rename(f"{folder}{os.fsdecode(bytes([255]))}")
+    with pytest.raises(InputError, match=r"class folder .*\\udcff is not UTF-8.*Rename the folder"):
+        _imagenet(tmp_path).classification("train")

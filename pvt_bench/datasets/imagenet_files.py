@@ -16,6 +16,7 @@ from pvt_bench.datasets.image_files import LEFT_BEHIND, ending, is_image
 from pvt_bench.datasets.index import Index, load_index
 from pvt_bench.datasets.trees import check_tree, read_text
 from pvt_bench.errors import InputError
+from pvt_bench.escaping import visible
 
 TREE = """
   train/<WordNet id>/*.JPEG
@@ -234,13 +235,24 @@ def _images(folder: Path, left_out: Counter[str]) -> dict[bytes, int]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The folders within a folder, sorted, without hidden ones."""
+    """The folders within a folder, sorted, without hidden ones.
+
+    Raises:
+        InputError: the name of one is not UTF-8.
+    """
     with os.scandir(folder) as entries:
-        return sorted(
+        names = sorted(
             e.name
             for e in entries
             if e.is_dir() and not e.name.startswith(".") and e.name not in LEFT_BEHIND
         )
+    for name in names:
+        if name != name.encode(errors="ignore").decode():
+            raise InputError(
+                f"The name of the class folder {visible(str(folder / name))} is not UTF-8: tables "
+                "and MLflow cannot show it. Rename the folder."
+            )
+    return names
 
 
 def _truth_file(name: str, root: Path) -> Path:

@@ -56,7 +56,8 @@ def count(states: Sequence[State]) -> str:
 def write(sweep: Sweep, states: Sequence[State]) -> list[Path]:
     """Write `table.md` and `table.csv` into the sweep's directory; their paths."""
     headings, rows = tabulate(states)
-    table = pd.DataFrame(rows, columns=headings)
+    # As objects: pandas' own texts take no halves of characters.
+    table = pd.DataFrame(rows, columns=headings, dtype=object)
     texts = {"table.md": to_markdown(sweep, states), "table.csv": to_csv(table)}
     for name, text in texts.items():
         replace(sweep.directory / name, text.encode())

@@ -13,7 +13,10 @@ def link(target: str, directory: Path) -> str:
 
     A directory becomes a relative path; what is neither, such as s3://bucket, no link: empty.
     """
-    scheme = urlsplit(target).scheme
+    try:
+        scheme = urlsplit(target).scheme
+    except ValueError:  # a store may hold any text
+        return ""
     if scheme in SERVERS:
         return quote(target, safe=":/#?=&@%[]")
     if scheme or not target:
