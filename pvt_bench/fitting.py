@@ -17,6 +17,7 @@ from pvt_bench.screen import progress_bar, say, warn
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
 from pvt_bench.training import processes
+from pvt_bench.training.checkpoint import FOLDER, find_newest, load_checkpoint, save_checkpoint
 from pvt_bench.training.optim import build_optimizer, learning_rate
 
 
@@ -34,7 +35,7 @@ class Training:
     @property
     def checkpoints(self) -> Path:
         """Where the training keeps its state."""
-        return self.record.directory / "checkpoints"
+        return self.record.directory / FOLDER
 
     @property
     def seconds(self) -> float:
@@ -46,8 +47,6 @@ class Training:
 
         That is the average of the weights where the schedule asks for one.
         """
-        from pvt_bench.training.checkpoint import find_newest, load_checkpoint
-
         schedule = self.config.schedule
         self._announce()
         newest = processes.first(lambda: find_newest(self.checkpoints, warn))
@@ -102,7 +101,6 @@ class Training:
     def _fit_from(self, start: int, module: Any, average: AveragedModel | None) -> None:
         """The steps from `start` on, logged and saved as they go."""
         from pvt_bench.datasets.loading import Share, train_loader
-        from pvt_bench.training.checkpoint import save_checkpoint
         from pvt_bench.training.loop import Steps, fit
 
         config, schedule = self.config, self.config.schedule

@@ -42,6 +42,7 @@ from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training import processes
+from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
 from pvt_bench.training.interruption import Interrupted
 from pvt_bench.training.optim import count_steps
 from pvt_bench.training.process_group import joined
@@ -112,6 +113,7 @@ def _run(config: DictConfig, dataset_line: str, placing: Placing) -> Outcome:
             made_by, here = record.status["commit"], source_version()
             if made_by != here:
                 say(f"its code was commit {made_by}, the code here is {here}")
+            delete_checkpoints(record.directory / FOLDER)
             if not record.status.get("mirrored"):
                 mirror.start()
                 publish(record, mirror)
@@ -139,7 +141,6 @@ def opened(config: DictConfig, data: dict[str, Any]) -> Iterator[Record]:
 def train(work: Work) -> None:
     """Train from the last checkpoint or from the start, then score."""
     from pvt_bench.backbones.weights import save_weights
-    from pvt_bench.training.checkpoint import delete_checkpoints
 
     training = Training(work.config, work.record, work.mirror, work.data, work.steps)
     torch.manual_seed(work.config.seed)
@@ -153,7 +154,6 @@ def train(work: Work) -> None:
         row = measure_costs(work) | score(work, module)
     if processes.rank() == 0:
         finish(work, row | {"seconds": training.seconds}, work.steps)
-        delete_checkpoints(training.checkpoints)
 
 
 @contextmanager
@@ -268,6 +268,8 @@ def finish(work: Work, row: Row, step: int = 0) -> None:
     outcome = Outcome(work.config, directory, row, record.status.get("measured", {}))
     (directory / DESCRIPTION).write_text(describing.description(outcome, used))
     record.update(state="finished", result=row, step=step)
+    # Before MLflow is told: what fails there must not leave them to a run that never goes on.
+    delete_checkpoints(directory / FOLDER)
     publish(record, work.mirror)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pvt_bench.errors import InputError
 
+FOLDER = "checkpoints"  # within a record
 KEPT = 2
 MEGABYTE = 10**6
 
