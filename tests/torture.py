@@ -29,6 +29,7 @@ from sweeping import losses_in, runs_in
 from pvt_bench.datasets.digits import write_digits
 from pvt_bench.errors import InputError
 from pvt_bench.sync import main as sync
+from pvt_bench.tracking import holder
 from pvt_bench.tracking.heartbeat import LOST_AFTER_S
 from pvt_bench.tracking.record import HEARTBEAT, read_status
 
@@ -93,6 +94,12 @@ class Torture:
             if self.record:
                 pids.append(read_status(self.record)["pid"])
         return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+    def is_at_work(self, record: Path) -> bool:
+        """Whether the process that trains is there, or is about to come."""
+        status = read_status(record)
+        launch = holder.is_alive(status.get("launch") or {})
+        return launch is True or Path(f"/proc/{status.get('pid')}").exists()
 
     def strike(self) -> None:
         """Run the command and do something to it, or to what it writes."""
@@ -160,9 +167,9 @@ class Torture:
             self.draw.choice(DAMAGE)(database)
 
     def plant(self) -> None:
-        """Put or damage files while nothing runs."""
+        """Put or damage files while nothing runs: a cell may outlive the command that started it."""
         record = self.record
-        if record is None:
+        if record is None or self.is_at_work(record):
             return
         what = self.draw.choice(["nothing", "one", "both", "future", "holder", "line", "beside"])
         self.done.append(f"planted: {what}")
