@@ -167,7 +167,7 @@ class Torture:
             self.draw.choice(DAMAGE)(database)
 
     def plant(self) -> None:
-        """Put or damage files while nothing runs: a cell may outlive the command that started it."""
+        """Put or damage files while nothing runs; a cell may outlive its command."""
         record = self.record
         if record is None or self.is_at_work(record):
             return
