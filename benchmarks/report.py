@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 
-from pvt_bench.config import config_dir, register
+from pvt_bench.config.schema import config_dir, register
 from pvt_bench.screen import console, progress_bar, show_rows
 from pvt_bench.tracking.mlflow import quiet_and_quick
 

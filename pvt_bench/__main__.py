@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from pvt_bench.composing import (
+from pvt_bench.config.command_line import (
     Composed,
     add_dataset,
     asks_hydra,
@@ -24,7 +24,7 @@ from pvt_bench.composing import (
     typed_experiment,
     why_dataset,
 )
-from pvt_bench.config import LauncherName, Mode, config_dir, register
+from pvt_bench.config.schema import LauncherName, Mode, config_dir, register
 from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
@@ -126,7 +126,7 @@ def tabulate(outcomes: list[Any], typed: list[str]) -> None:
     """Write the table of a published table's cells beside the published numbers, and show it."""
     from omegaconf import OmegaConf
 
-    from pvt_bench.report import tables
+    from pvt_bench.report.tables import beside as tables
 
     config = outcomes[0].config
     _, name = typed_experiment(typed) or ("", "")

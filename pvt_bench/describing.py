@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.building import device, plain
-from pvt_bench.config import Mode, config_dir
+from pvt_bench.builders import device, plain
+from pvt_bench.config.schema import Mode, config_dir
 from pvt_bench.errors import InputError
 from pvt_bench.escaping import markdown
 from pvt_bench.measure.speed import describe_device

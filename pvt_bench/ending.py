@@ -2,8 +2,8 @@
 
 import traceback
 
+from pvt_bench.config.messages import explain
 from pvt_bench.errors import Failed
-from pvt_bench.explaining import explain
 from pvt_bench.screen import complain
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130

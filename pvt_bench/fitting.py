@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pvt_bench.building import build_module, count_workers
+from pvt_bench import processes
+from pvt_bench.builders import build_module, count_workers
 from pvt_bench.datasets.views import some_of
 from pvt_bench.measure.usage import usage
 from pvt_bench.screen import progress_bar, say, warn
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
-from pvt_bench.training import processes
 from pvt_bench.training.checkpoint import FOLDER, find_newest, load_checkpoint, save_checkpoint
 from pvt_bench.training.optim import build_optimizer, learning_rate
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pvt_bench.config import OldRecords
+from pvt_bench.config.schema import OldRecords
 from pvt_bench.errors import InputError
 from pvt_bench.screen import say
 from pvt_bench.tracking.identity import identity

@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.composing import check_named, compose_data, why_dataset
-from pvt_bench.config import Mode, config_dir
+from pvt_bench.config.command_line import check_named, compose_data, why_dataset
+from pvt_bench.config.keys import check_targets
+from pvt_bench.config.schema import Mode, config_dir
+from pvt_bench.config.targets import build, find_target
 from pvt_bench.ending import INTERRUPTED, report
 from pvt_bench.errors import InputError
-from pvt_bench.keys import check_targets
 from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar, say
-from pvt_bench.targets import build, find_target
 
 if TYPE_CHECKING:
-    from pvt_bench.datasets.fault_kinds import Fault, Kind
-    from pvt_bench.datasets.file_faults import Survey
+    from pvt_bench.datasets.faults.files import Survey
+    from pvt_bench.datasets.faults.kinds import Fault, Kind
 
 CLEAN, FAULTY = 0, 1
 SHOWN = 10  # faults of a kind in the terminal
@@ -70,7 +70,7 @@ def check_dataset(config: DictConfig) -> int:
     """Survey the splits that the task reads, read their images, and report; the exit code."""
     check_targets(config)
     # Torch comes with the readers' modules: imported once the configuration is known to be right.
-    from pvt_bench.datasets.faults import find_tree, forgive, survey
+    from pvt_bench.datasets.faults.checks import find_tree, forgive, survey
 
     report_file = Path(config.results_dir) / "preflight" / config.dataset.name / "preflight.json"
     _prepare(report_file)
@@ -112,8 +112,8 @@ def read_images(found: "Survey", name: str) -> tuple[list["Fault"], str]:
     Returns what is wrong with the split, in the images' order, and the SHA-256 of its content: of
     the names of the files that are read, and of every byte of them.
     """
+    from pvt_bench.datasets.faults.images import look
     from pvt_bench.datasets.fingerprints import full_digest
-    from pvt_bench.datasets.image_faults import look
 
     faults, count = list(found.faults), 0
     content = hashlib.sha256(full_digest(found.labels).encode())
@@ -173,7 +173,7 @@ def write(path: Path, facts: dict[str, Any], kinds: dict["Kind", list["Fault"]])
 
 def _open_root(config: DictConfig) -> tuple[Path, Any]:
     """The dataset's folder, with the built-in data in it, and the dataset's class."""
-    from pvt_bench.datasets.digits import Digits, write_digits
+    from pvt_bench.datasets.digits.reader import Digits, write_digits
     from pvt_bench.datasets.trees import find_root
 
     dataset_class = find_target("dataset", config.dataset._target_)
@@ -185,7 +185,7 @@ def _open_root(config: DictConfig) -> tuple[Path, Any]:
 
 def _refuse_other_tree(config: DictConfig, tree: Path) -> None:
     """Let the reader say what it expects where a folder has nothing of it."""
-    from pvt_bench.datasets.faults import LAYOUTS
+    from pvt_bench.datasets.faults.checks import LAYOUTS
 
     layout = LAYOUTS[config.task.view][0]
     if not any((tree / folder).is_dir() for folder in layout.FOLDERS):
@@ -195,7 +195,7 @@ def _refuse_other_tree(config: DictConfig, tree: Path) -> None:
 
 def _compare_classes(config: DictConfig, surveys: dict[str, "Survey"]) -> list["Fault"]:
     """A note where a dataset has not the classes of the task's published protocol."""
-    from pvt_bench.datasets.fault_kinds import OTHER_CLASSES, Fault
+    from pvt_bench.datasets.faults.kinds import OTHER_CLASSES, Fault
 
     expected = OmegaConf.select(config, "task.protocol.num_classes")
     if config.dataset.name == "digits":  # has its own by design

@@ -15,9 +15,9 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from pvt_bench import describing
+from pvt_bench import describing, processes
 from pvt_bench.backbones.checks import SIZE_ERRORS
-from pvt_bench.building import (
+from pvt_bench.builders import (
     build_loaded,
     build_module,
     build_network,
@@ -28,12 +28,13 @@ from pvt_bench.building import (
     device,
     open_data,
 )
-from pvt_bench.config import Mode
+from pvt_bench.config.schema import Mode
 from pvt_bench.describing import Outcome
 from pvt_bench.errors import InputError
 from pvt_bench.fitting import Training
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
+from pvt_bench.processes import joined
 from pvt_bench.screen import progress_bar, say, silence, warn
 from pvt_bench.tracking.addresses import choose_uri
 from pvt_bench.tracking.environment import environment, source_version
@@ -41,11 +42,9 @@ from pvt_bench.tracking.lease import TakenOver
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
 from pvt_bench.tracking.record import Follower, Record
-from pvt_bench.training import processes
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
 from pvt_bench.training.interruption import Interrupted
 from pvt_bench.training.optim import count_steps
-from pvt_bench.training.process_group import joined
 
 Row = dict[str, float]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pvt_bench.composing import read_words
+from pvt_bench.config.command_line import read_words
 from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.launching.states import FAILURES, RUNNING, UNKNOWN, State, look
 from pvt_bench.launching.summary import count, progress, show

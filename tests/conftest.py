@@ -97,7 +97,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in scenes, written once for all tests that only read them."""
-    from pvt_bench.datasets.digits import write_digits
+    from pvt_bench.datasets.digits.reader import write_digits
 
     return made_once(tmp_path_factory, "data", lambda at: write_digits(at / "digits")) / "digits"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pvt_bench.config import config_dir
+from pvt_bench.config.schema import config_dir
 
 PACKAGE = Path(__file__).parents[1] / "pvt_bench"
 
@@ -18,15 +18,13 @@ FLOORS = (
     ("launching", "report"),
     ("run",),
     ("describing", "fitting"),
-    ("building", "old_records"),
+    ("builders", "old_records"),
     ("tasks",),
     ("networks",),
     ("backbones", "datasets", "measure", "training", "tracking"),
-    ("ending",),
-    ("composing",),
-    ("explaining",),
-    ("keys",),
-    ("config", "screen", "targets"),
+    ("ending", "processes"),
+    ("config",),
+    ("screen",),
     ("parallel",),
     ("errors", "escaping"),
 )
@@ -72,10 +70,6 @@ def test_imports_go_downward(path: Path) -> None:
                 "report",
                 "tracking",
                 "screen",
-                "composing",
-                "explaining",
-                "keys",
-                "targets",
                 "config",
                 "errors",
                 "escaping",

@@ -14,8 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from torch.optim import SGD
 from torch.utils.data import Subset
 
-from pvt_bench.building import build_module, build_network, open_data
-from pvt_bench.config import config_dir, register
+from pvt_bench.builders import build_module, build_network, open_data
+from pvt_bench.config.schema import config_dir, register
 from pvt_bench.datasets.loading import eval_loader, train_loader
 
 TASKS = sorted(path.stem for path in config_dir().glob("task/*.yaml"))

@@ -20,12 +20,12 @@ from conftest import environment, wait
 from faulty_trees import ADE20K, IMAGENET, IMAGES, JSON, VAL, VICTIM, save_noise, write_plain_coco
 from imagenet_tree import write_imagenet_tree
 
-from pvt_bench.datasets import fault_kinds as kinds
-from pvt_bench.datasets.coco import Coco
-from pvt_bench.datasets.fault_kinds import Fault, Kind
-from pvt_bench.datasets.faults import forgive, quick_check, survey
-from pvt_bench.datasets.image_faults import Job, inspect
-from pvt_bench.datasets.imagenet import ImageNet
+from pvt_bench.datasets.coco.reader import Coco
+from pvt_bench.datasets.faults import kinds
+from pvt_bench.datasets.faults.checks import forgive, quick_check, survey
+from pvt_bench.datasets.faults.images import Job, inspect
+from pvt_bench.datasets.faults.kinds import Fault, Kind
+from pvt_bench.datasets.imagenet.reader import ImageNet
 from pvt_bench.errors import InputError
 from pvt_bench.preflight import main
 
@@ -208,8 +208,8 @@ def test_the_quick_check_refuses_what_it_can_see(
 def test_the_quick_check_of_the_other_layouts(tree: Callable[[str], Path], digits: Path) -> None:
     from omegaconf import OmegaConf
 
-    from pvt_bench.config import config_dir
-    from pvt_bench.datasets.digits import Digits
+    from pvt_bench.config.schema import config_dir
+    from pvt_bench.datasets.digits.reader import Digits
 
     built_in: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "dataset/digits.yaml"))
     dataset = Digits(**{k: v for k, v in built_in.items() if k != "_target_"} | {"root": digits})

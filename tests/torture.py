@@ -26,7 +26,7 @@ from forking import Forked
 from safetensors.torch import load_file
 from sweeping import losses_in, runs_in
 
-from pvt_bench.datasets.digits import write_digits
+from pvt_bench.datasets.digits.reader import write_digits
 from pvt_bench.errors import InputError
 from pvt_bench.sync import main as sync
 from pvt_bench.tracking import holder

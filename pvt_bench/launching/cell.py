@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.config import Config, Mode, register
+from pvt_bench.config.schema import Config, Mode, register
 from pvt_bench.ending import report
 from pvt_bench.errors import InputError
 from pvt_bench.launching.asking import LONG_PATIENCE_S, NoAnswer, insist

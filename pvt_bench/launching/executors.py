@@ -9,7 +9,7 @@ import psutil
 import submitit
 from omegaconf import DictConfig
 
-from pvt_bench.config import LauncherName
+from pvt_bench.config.schema import LauncherName
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import Submitted
 from pvt_bench.launching.jobs import Launch

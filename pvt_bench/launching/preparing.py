@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pvt_bench import describing
-from pvt_bench.building import build_skeleton, check, check_device, open_data, plain
-from pvt_bench.config import LauncherName, Mode
+from pvt_bench.builders import build_skeleton, check, check_device, open_data, plain
+from pvt_bench.config.schema import LauncherName, Mode
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import freeze
 from pvt_bench.launching.executors import check_launcher

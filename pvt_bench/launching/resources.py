@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pvt_bench.config import Gpus, LauncherName, read_gpus
+from pvt_bench.config.schema import Gpus, LauncherName, read_gpus
 from pvt_bench.errors import InputError
 
 TYPED = "launcher.additional_parameters"

@@ -11,7 +11,7 @@ from filelock import FileLock
 from omegaconf import DictConfig
 
 from pvt_bench import describing
-from pvt_bench.config import LauncherName
+from pvt_bench.config.schema import LauncherName
 from pvt_bench.errors import InputError
 from pvt_bench.launching.preparing import Planned, claim, make_absolute, note_launches, plan
 from pvt_bench.launching.states import FAILURES, State, look

@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 
 from omegaconf import DictConfig
 
-from pvt_bench.building import plain
-from pvt_bench.config import LauncherName
+from pvt_bench.builders import plain
+from pvt_bench.config.schema import LauncherName
 from pvt_bench.describing import Outcome
 from pvt_bench.ending import INTERRUPTED
 from pvt_bench.errors import InputError

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.ops import MLP, box_convert, clip_boxes_to_image, generalized_box_iou
 
 from pvt_bench.networks.batch import normalise_and_pad
-from pvt_bench.training.processes import average, divisor
+from pvt_bench.processes import average, divisor
 
 WIDTH, HEADS, INSIDE = 256, 8, 2048
 TEMPERATURE = 10000
@@ -198,7 +198,7 @@ class DETR(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of all layers (section 3.1), each layer matched by itself.
 
-        Each is over the batch of all processes: see `pvt_bench.training.processes.divisor`.
+        Each is over the batch of all processes: see `pvt_bench.processes.divisor`.
 
         outputs: `logits` (L, B, Q, K + 1) and `boxes` (L, B, Q, 4).
         boxes, labels: of each image the true ones, (n_i, 4) as the outputs have them and (n_i,).

@@ -21,7 +21,7 @@ from pvt_bench.networks.assigning import assign
 from pvt_bench.networks.batch import Sizes, Targets, normalise_and_pad, sizes_of
 from pvt_bench.networks.neck import WIDTH, FeaturePyramid
 from pvt_bench.networks.proposals import Proposals
-from pvt_bench.training.processes import divisor
+from pvt_bench.processes import divisor
 
 REPRESENTATION = 1024
 # IoU from which on a region is positive, and that the best region of a box needs; below it is
@@ -133,7 +133,7 @@ class Regions(RoIHeads):
         """Losses over the regions that are sampled from proposals and true boxes.
 
         All are divided by the regions of the whole batch, the mask's by the positive ones: see
-        `pvt_bench.training.processes.divisor`.
+        `pvt_bench.processes.divisor`.
         """
         targets = [{**target, "labels": target["labels"] + 1} for target in targets]
         proposals, matched, labels, deltas = self.select_training_samples(proposals, targets)

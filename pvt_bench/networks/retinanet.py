@@ -19,7 +19,7 @@ from pvt_bench.networks.anchors import Anchors, Grid
 from pvt_bench.networks.assigning import IGNORED, assign
 from pvt_bench.networks.batch import Sizes, Targets, normalise_and_pad, sizes_of
 from pvt_bench.networks.neck import WIDTH, FeaturePyramid
-from pvt_bench.training.processes import divisor
+from pvt_bench.processes import divisor
 
 SCALES = tuple(2 ** (octave / 3) for octave in range(3))
 
@@ -120,7 +120,7 @@ class RetinaNet(nn.Module):
         """Focal loss and L1 loss, both over the positive anchors of the batch.
 
         As in the release an image counts at least one. The batch is that of all processes: see
-        `pvt_bench.training.processes.divisor`.
+        `pvt_bench.processes.divisor`.
         """
         logits, deltas = outputs["cls_logits"].float(), outputs["bbox_regression"].float()
         anchors = torch.cat(self._anchors(grid, logits.device))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from pvt_bench.measure.segmentation import IGNORED
 from pvt_bench.networks.batch import normalise_and_pad
-from pvt_bench.training.processes import divisor
+from pvt_bench.processes import divisor
 
 
 class Segmenter(nn.Module):
@@ -37,7 +37,7 @@ class Segmenter(nn.Module):
         images: tensors (3, H_i, W_i) with values in [0, 1].
         targets: per image `segments` (H_i, W_i) uint8, labels from 0, and 255 for ignored pixels.
         Returns the loss `cross_entropy` where targets are given, divided by the `counted_pixels` of
-        all processes (see `pvt_bench.training.processes.divisor`); otherwise the logits of each
+        all processes (see `pvt_bench.processes.divisor`); otherwise the logits of each
         image (num_classes, H_i, W_i).
         """
         batch = self._pad(images)

@@ -19,7 +19,7 @@ from pathlib import Path
 from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.errors import InputError
 from pvt_bench.report.options import Options, parse
-from pvt_bench.report.rows import Table
+from pvt_bench.report.tables.rows import Table
 from pvt_bench.screen import complain, say, warn
 from pvt_bench.tracking.addresses import without_password
 
@@ -52,11 +52,11 @@ def make(options: Options, command: str) -> int:
     command: stands above each table, as what makes it.
     """
     # Here, so that a wrong word is answered at once.
+    from pvt_bench.report.formats.files import check_writable, write_files
+    from pvt_bench.report.formats.terminal import show_table
     from pvt_bench.report.making import make_files, make_tables
-    from pvt_bench.report.runs import load_runs
-    from pvt_bench.report.selection import select
-    from pvt_bench.report.terminal import show_table
-    from pvt_bench.report.writing import check_writable, write_files
+    from pvt_bench.report.sources.runs import load_runs
+    from pvt_bench.report.tables.selection import select
 
     directory = Path(options.output_dir or Path(options.results_dir) / "tables").expanduser()
     name = options.name or options.table or "report"
@@ -87,8 +87,8 @@ def check(tables: Sequence[Table], options: Options) -> int:
     Raises:
         InputError: there is nothing to compare.
     """
-    from pvt_bench.report.layouts import load_layout
-    from pvt_bench.report.tables import misses
+    from pvt_bench.report.tables.beside import misses
+    from pvt_bench.report.tables.layouts import load_layout
 
     layout = load_layout(str(options.table or options.published)).report
     tolerance = layout.tolerance if options.tolerance is None else options.tolerance

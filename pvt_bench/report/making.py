@@ -5,19 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pvt_bench.report.charts import Chart, table_charts
-from pvt_bench.report.comparison import build_tables
-from pvt_bench.report.filling import published_table
-from pvt_bench.report.latex import to_latex
-from pvt_bench.report.markdown import to_markdown
+from pvt_bench.report.formats.files import write_files
+from pvt_bench.report.formats.latex import to_latex
+from pvt_bench.report.formats.markdown import to_markdown
+from pvt_bench.report.formats.page import to_html
 from pvt_bench.report.options import Options
-from pvt_bench.report.page import to_html
-from pvt_bench.report.rows import Table
-from pvt_bench.report.run_charts import run_charts, size_charts
-from pvt_bench.report.runs import Runs, load_runs
-from pvt_bench.report.selection import select
-from pvt_bench.report.tables import to_csv
-from pvt_bench.report.writing import write_files
+from pvt_bench.report.pictures.charts import Chart, table_charts
+from pvt_bench.report.pictures.run_charts import run_charts, size_charts
+from pvt_bench.report.sources.runs import Runs, load_runs
+from pvt_bench.report.tables.beside import to_csv
+from pvt_bench.report.tables.comparison import build_tables
+from pvt_bench.report.tables.filling import published_table
+from pvt_bench.report.tables.rows import Table
+from pvt_bench.report.tables.selection import select
 from pvt_bench.screen import progress_bar
 
 PICTURES = ("png", "svg")
@@ -51,7 +51,7 @@ def make_files(
     pictures = [kind for kind in PICTURES if kind in formats]
     if pictures and charts:
         # Here, since the other formats need no drawing.
-        from pvt_bench.report.plots import render
+        from pvt_bench.report.pictures.plots import render
 
         with progress_bar("drawing", len(charts)) as bar:
             for chart in charts:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.config import Tracking
+from pvt_bench.config.schema import Tracking
 from pvt_bench.errors import InputError, nearest
 
 FORMATS = ("md", "csv", "tex", "html", "png", "svg")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pvt_bench.training import processes
+from pvt_bench import processes
 
 
 def check_finite(losses: dict[str, Tensor], image_ids: list[int]) -> None:

@@ -22,8 +22,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from pvt_bench import processes
 from pvt_bench.errors import Failed
-from pvt_bench.training import processes
 from pvt_bench.training.interruption import Interrupted, Interruption
 from pvt_bench.training.readers import end_readers, failures_named
 

@@ -1,0 +1,248 @@
+"""What a command line is taken to mean."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig
+
+from pvt_bench.config.keys import EXPERIMENTS, check_fields, check_words
+from pvt_bench.config.messages import how_to_type, quote
+from pvt_bench.config.schema import config_dir, data_dir, register
+from pvt_bench.errors import InputError, nearest
+from pvt_bench.parallel import spread
+from pvt_bench.screen import progress_bar
+
+# From so many cells on, processes that compose are worth their start; each takes some at a time.
+MANY, CHUNK = 24, 8
+MULTIRUN = ("-m", "--multirun")
+# What Hydra answers without running anything.
+QUESTIONS = (
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"),
+    *("-sc", "--shell-completion"),
+)
+
+
+class Composed(NamedTuple):
+    """One run of a command line, and the overrides that make it."""
+
+    config: DictConfig
+    overrides: list[str]
+
+
+def compose_cells(arguments: Sequence[str]) -> list[Composed]:
+    """The runs that a command line means: one, or with -m, table= or sweep= all combinations of
+    what is swept. Where PVT_BENCH_DATA is set and no dataset is typed, each takes its task's own.
+
+    Composed here and not by Hydra's own sweeper, which composes each of them twice.
+
+    Raises:
+        InputError, or an error of Hydra or OmegaConf: the command line means nothing.
+    """
+    words = [word for word in arguments if word not in MULTIRUN]
+    check_words(words)
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cells = _combine(words)
+        if len(cells) > 1 and len(words) == len(arguments) and not typed_experiment(words):
+            raise InputError(_one_or_several(words, cells))
+        complete = [add_dataset(cell, os.environ) for cell in cells]
+        configs = _compose_many(complete) if len(cells) > MANY else map(_compose, complete)
+        return [Composed(*each) for each in zip(configs, cells, strict=True)]
+
+
+def compose_data(arguments: Sequence[str]) -> DictConfig:
+    """The configuration of the one task and dataset that a command line means, whatever else is
+    swept.
+
+    Raises:
+        InputError, or an error of Hydra or OmegaConf: several of them, or the words mean nothing.
+    """
+    check_words(arguments)
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cells = [add_dataset(cell, os.environ) for cell in _combine(arguments)]
+        for group in ("task", "dataset"):
+            named = {word: None for cell in cells for word in cell if word.startswith(f"{group}=")}
+            if len(named) > 1:
+                raise InputError(f"One {group} at a time, please: type one of {', '.join(named)}.")
+        return _compose(cells[0])
+
+
+def add_dataset(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Where PVT_BENCH_DATA is set and no dataset is typed, add the task's own to one run's words.
+
+    The first word of a task's name is its dataset: coco_retinanet, imagenet_classification.
+    """
+    if not environment.get("PVT_BENCH_DATA") or _names_dataset(arguments):
+        return list(arguments)
+    tasks = [word.removeprefix("task=") for word in arguments if word.startswith("task=")]
+    tasks = tasks or experiment_tasks(arguments)
+    own = dict.fromkeys(task.partition("_")[0] for task in tasks[-1:] if "," not in task)
+    return [*arguments, *(f"dataset={name}" for name in own)]
+
+
+def typed_experiment(arguments: Sequence[str]) -> tuple[str, str] | None:
+    """The group and the name of the experiment that the command names: ("table", "imagenet")."""
+    typed = [word.partition("=") for word in arguments]
+    named = [(group, name) for group, _, name in typed if group in EXPERIMENTS and name]
+    return named[-1] if named else None
+
+
+def experiment_tasks(arguments: Sequence[str]) -> list[str]:
+    """The tasks that the named experiment sets, by its file."""
+    defaults = _experiment(arguments).get("defaults", [])
+    return [task for each in defaults if (task := each.get("override /task"))]
+
+
+def swept_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """The keys whose values differ between the cells of a sweep, by the cells' overrides."""
+    cells = [dict(word.split("=", 1) for word in words if "=" in word) for words in overrides]
+    keys = dict.fromkeys(key for cell in cells for key in cell)
+    return [key.lstrip("+") for key in keys if len({cell.get(key) for cell in cells}) > 1]
+
+
+def sweep_title(arguments: Sequence[str], swept: Sequence[str]) -> str:
+    """What a sweep is called: by its experiment's file, or by what was swept."""
+    _, name = typed_experiment(arguments) or ("", "")
+    return name or "-".join(key.rpartition(".")[2] for key in swept) or "run"
+
+
+def check_named(arguments: Sequence[str], conf: Path) -> None:
+    """Refuse a command that does not name its model or its task; `conf` holds the choices."""
+    if typed_experiment(arguments):
+        return
+    for group in ("model", "task"):
+        if not any(word.startswith(f"{group}=") for word in arguments):
+            options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+            raise InputError(
+                f"Which {group}? Type {group}={options[0]}, or another of: {', '.join(options)}."
+            )
+
+
+def asks_hydra(arguments: Sequence[str]) -> bool:
+    """Whether the command only asks for what Hydra answers, such as --help or --cfg job.
+
+    Raises:
+        InputError: an option that there is not.
+    """
+    options = [word.partition("=")[0] for word in arguments if word.startswith("-")]
+    if any(option in QUESTIONS for option in options):
+        return True
+    for option in options:
+        if option not in MULTIRUN:
+            raise InputError(
+                f"There is no option {option}. {nearest(option, [*QUESTIONS, *MULTIRUN])}"
+            )
+    return False
+
+
+def read_words(
+    arguments: Sequence[str], defaults: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """The words `key=value` of a small command, over its defaults.
+
+    Raises:
+        InputError: a word that is not `key=value`, or a key that the command has not.
+    """
+    values = dict(defaults)
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if not equals or key not in defaults:
+            raise InputError(
+                f"{word} cannot be used here. {nearest(key, defaults)} Type for example "
+                f"{next(iter(defaults))}=..."
+            )
+        values[key] = value
+    return values
+
+
+def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:
+    """The first line of a run: which dataset it uses, why, and how to choose another."""
+    if _names_dataset(typed):
+        reason, other = "as typed", "coco dataset.root=PATH" if name == "digits" else "digits"
+    elif name == "digits":
+        reason, other = "built in, the default", "coco dataset.root=PATH"
+    else:
+        reason, other = "PVT_BENCH_DATA is set", "digits"
+    place = f" at {root}" if root else ""
+    return f"dataset: {name}{place} ({reason}; dataset={other} chooses another)"
+
+
+def _compose(cell: list[str]) -> DictConfig:
+    config = compose("config", cell)
+    check_fields(config)
+    return config
+
+
+def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
+    """Compose on all cores: a cell takes Hydra a tenth of a second."""
+    yield _compose(cells[0])  # A wrong word is told at once.
+    with progress_bar("composing", len(cells), done=1) as bar:
+        found = spread(_compose_if_right, cells[1:], CHUNK, _enter_configuration)
+        for cell, config in zip(cells[1:], found, strict=True):
+            # Here once more what is wrong: an error loses its cause between processes.
+            yield _compose(cell) if config is None else config
+            bar.advance()
+
+
+def _compose_if_right(cell: list[str]) -> DictConfig | None:
+    try:
+        return _compose(cell)
+    except Exception:
+        return None
+
+
+def _enter_configuration() -> None:
+    register()
+    initialize_config_dir(str(config_dir()), version_base="1.3")
+
+
+def _combine(words: Sequence[str]) -> list[list[str]]:
+    """The overrides of each combination of what is swept; of words with one key the last counts."""
+    swept = _experiment(words).get("hydra", {}).get("sweeper", {}).get("params", {})
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    try:
+        typed = parser.parse_overrides([*(f"{k}={value}" for k, value in swept.items()), *words])
+    except OverrideParseException as error:
+        raise InputError(how_to_type(error.override)) from error
+    choices = {each.get_key_element(): _choices(each) for each in typed}
+    return [list(cell) for cell in product(*choices.values())]
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key = override.get_key_element()
+    if not override.is_discrete_sweep():
+        raise InputError(f"{override.input_line}: type the values of {key}, with commas between.")
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _experiment(arguments: Sequence[str]) -> dict[str, Any]:
+    """The content of the named experiment's file; empty where there is none."""
+    group, name = typed_experiment(arguments) or ("", "")
+    path = data_dir("experiments") / group / f"{name}.yaml"
+    content: dict[str, Any] = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    return content
+
+
+def _names_dataset(arguments: Sequence[str]) -> bool:
+    return any(word.startswith("dataset=") for word in arguments)
+
+
+def _one_or_several(words: Sequence[str], cells: Sequence[list[str]]) -> str:
+    key = swept_keys(cells)[0]
+    word = next(word for word in words if word.lstrip("+").startswith(f"{key}="))
+    return (
+        "Several values of a key make a sweep: type -m, then the same words. A comma within one "
+        f"value stands in quotes: {quote(word)}"
+    )

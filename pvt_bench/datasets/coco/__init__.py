@@ -1,0 +1,3 @@
+from pvt_bench.datasets.coco.reader import Coco
+
+__all__ = ["Coco"]

@@ -1,0 +1,3 @@
+from pvt_bench.datasets.digits.reader import Digits
+
+__all__ = ["Digits"]

@@ -1,0 +1,213 @@
+"""The built-in data: scenes of real handwritten digits, written to disk as the real sets are."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import numpy as np
+from faster_coco_eval.core import mask as mask_api
+from numpy.typing import NDArray
+from PIL import Image
+
+from pvt_bench.datasets.ade20k import reader as ade20k
+from pvt_bench.datasets.coco import reader as coco
+from pvt_bench.datasets.digits.scenes import SIDE, Region, Scene, compose_scenes
+from pvt_bench.datasets.digits.scenes import VERSION as SCENES_VERSION
+from pvt_bench.datasets.imagenet import files as imagenet_files
+from pvt_bench.datasets.imagenet import reader as imagenet
+from pvt_bench.datasets.views import Views
+from pvt_bench.errors import InputError
+
+# Raise it, here and in conf/dataset/digits.yaml, with every change to what is written.
+VERSION = 2
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WNIDS = tuple(f"n{digit:08d}" for digit in range(10))
+CANVAS = 1  # its value in ADE20K's masks; the digits follow, and crowd regions are 0
+CROP_SIDE = 64  # pixels
+CROP_MARGIN = 1.3  # side of what is cut out, over the longer side of the digit's box
+
+Options = dict[str, Any]
+Pixels = NDArray[np.uint8]
+
+
+class Digits(Views):
+    """The digits at `root`: written there if the folder is absent, else read.
+
+    `root` itself is a tree in COCO's layout; below it `imagenet/` has the digits cut out of the
+    same scenes, and `ade20k/` their masks. `classification`, `detection` and `segmentation` are
+    the options of the readers, `ImageNet`, `Coco` and `ADE20K`.
+    """
+
+    # The options below are those of these, whose name and root are this dataset's.
+    READERS: ClassVar[dict[str, type[Views]]] = {
+        "classification": imagenet.ImageNet,
+        "detection": coco.Coco,
+        "segmentation": ade20k.ADE20K,
+    }
+
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        classification: Options,
+        detection: Options,
+        segmentation: Options,
+    ) -> None:
+        self.name = name
+        self.root = Path(root).expanduser()
+        self.options = (classification, detection, segmentation)
+        write_digits(self.root)
+
+    def classification(self, split: str) -> imagenet.ImageNetClassification:
+        """Single digits, with a little of what is around them."""
+        tree = imagenet.ImageNet(self.name, str(self.root / "imagenet"), **self.options[0])
+        return tree.classification(split)
+
+    def detection(self, split: str, masks: bool = False) -> coco.CocoDetection:
+        """Scenes with the boxes, labels and masks of their digits."""
+        return coco.Coco(self.name, str(self.root), **self.options[1]).detection(split, masks)
+
+    def segmentation(self, split: str) -> ade20k.ADE20KSegmentation:
+        """Scenes with a label for each pixel: the canvas, then the ten digits."""
+        tree = ade20k.ADE20K(self.name, str(self.root / "ade20k"), **self.options[2])
+        return tree.segmentation(split)
+
+
+def write_digits(root: Path) -> None:
+    """Write both splits below `root`, all or nothing; do nothing if `root` exists.
+
+    Takes a few seconds, and gives the same bytes each time with the same Pillow and NumPy.
+    """
+    if root.exists():
+        return
+    unfinished = root.with_name(f".{root.name}-{uuid4().hex}")
+    try:
+        for split in coco.SPLITS:
+            _write_split(unfinished, split)
+        _write_names(unfinished)
+        unfinished.rename(root)
+    except OSError as error:
+        # Another process may have been first, and then wrote the same.
+        if not root.is_dir():
+            raise InputError(
+                f"The digits cannot be written to {root}: {error.strerror}. "
+                "Type results_dir=/path or dataset.root=/path for a place that can be written."
+            ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_split(root: Path, split: str) -> None:
+    writers = (_CocoWriter(root, split), _ImageNetWriter(root, split), _ADE20KWriter(root, split))
+    for number, scene in enumerate(compose_scenes(split), start=1):
+        pixels = np.round(scene.canvas * 255).astype(np.uint8)
+        for writer in writers:
+            writer.add(number, scene, pixels)
+    writers[0].finish()
+
+
+def _write_names(root: Path) -> None:
+    names = "".join(f"{wnid} {name}\n" for wnid, name in zip(WNIDS, NAMES, strict=True))
+    (root / "imagenet" / imagenet_files.NAMES[0]).write_text(names)
+    rows = ["Idx\tName", *(f"{i}\t{name}" for i, name in enumerate(("canvas", *NAMES), start=1))]
+    (root / "ade20k" / ade20k.NAMES).write_text("\n".join(rows) + "\n")
+
+
+def _save_jpeg(pixels: Pixels, path: Path) -> None:
+    Image.fromarray(pixels).save(path, format="JPEG", quality=95, subsampling="4:4:4")
+
+
+class _CocoWriter:
+    """Writes scenes, and their digits as annotations."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.folder = root / coco.SPLITS[split]
+        self.folder.mkdir(parents=True)
+        self.annotation_file = root / "annotations" / f"instances_{coco.SPLITS[split]}.json"
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, number: int, scene: Scene, pixels: Pixels) -> None:
+        name = f"{number:012d}.jpg"
+        _save_jpeg(pixels, self.folder / name)
+        self.images.append({"id": number, "file_name": name, "height": SIDE, "width": SIDE})
+        for region in scene.regions:
+            self.annotations.append(_annotate(region, len(self.annotations) + 1, number))
+
+    def finish(self) -> None:
+        document = {
+            "info": {
+                "description": "Scenes of handwritten digits",
+                "version": str(SCENES_VERSION),
+            },
+            "licenses": [{"id": 1, "name": "CC BY 4.0", "url": "https://doi.org/10.24432/C50P49"}],
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": [
+                {"id": digit + 1, "name": name, "supercategory": "digit"}
+                for digit, name in enumerate(NAMES)
+            ],
+        }
+        self.annotation_file.parent.mkdir(exist_ok=True)
+        self.annotation_file.write_text(json.dumps(document, sort_keys=True))
+
+
+def _annotate(region: Region, annotation_id: int, image_id: int) -> dict[str, Any]:
+    rle = mask_api.encode(np.asfortranarray(region.mask, np.uint8))
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": region.digit + 1,
+        "bbox": [float(value) for value in region.box],
+        "area": float(region.mask.sum()),
+        "iscrowd": int(region.is_crowd),
+        "segmentation": {"size": [SIDE, SIDE], "counts": rle["counts"].decode()},
+    }
+
+
+class _ImageNetWriter:
+    """Cuts every digit that stands alone out of its scene, into the folder of its class."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.folder = root / "imagenet" / imagenet.SPLITS[split]
+        for wnid in WNIDS:
+            (self.folder / wnid).mkdir(parents=True)
+
+    def add(self, number: int, scene: Scene, pixels: Pixels) -> None:
+        for place, region in enumerate(scene.regions):
+            if not region.is_crowd:
+                name = f"scene_{number:08d}_{place}.JPEG"
+                _save_jpeg(_cut_out(region, pixels), self.folder / WNIDS[region.digit] / name)
+
+
+def _cut_out(region: Region, pixels: Pixels) -> Pixels:
+    """A square around a region, moved to lie within the scene, (CROP_SIDE, CROP_SIDE, 3)."""
+    x, y, width, height = region.box
+    side = min(SIDE, round(max(width, height) * CROP_MARGIN))
+    left, top = (
+        min(max(0, start + extent // 2 - side // 2), SIDE - side)
+        for start, extent in ((x, width), (y, height))
+    )
+    square = Image.fromarray(pixels[top : top + side, left : left + side])
+    return np.asarray(square.resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC))
+
+
+class _ADE20KWriter:
+    """Writes scenes, and what each of their pixels is."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        folder = ade20k.SPLITS[split]
+        self.name = "ADE_train" if split == "train" else "ADE_val"
+        self.images = root / "ade20k" / "images" / folder
+        self.annotations = root / "ade20k" / "annotations" / folder
+        self.images.mkdir(parents=True)
+        self.annotations.mkdir(parents=True)
+
+    def add(self, number: int, scene: Scene, pixels: Pixels) -> None:
+        values = np.full((SIDE, SIDE), CANVAS, np.uint8)
+        for region in scene.regions:
+            values[region.mask] = 0 if region.is_crowd else CANVAS + 1 + region.digit
+        _save_jpeg(pixels, self.images / f"{self.name}_{number:08d}.jpg")
+        Image.fromarray(values).save(self.annotations / f"{self.name}_{number:08d}.png")

@@ -1,0 +1,214 @@
+"""ImageNet-1K (ILSVRC 2012; Russakovsky et al. 2015, arXiv:1409.0575), or data in its format."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import auto_augment as timm_augment
+from timm.data import create_transform
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torchvision.transforms import v2
+
+from pvt_bench.datasets.fingerprints import fingerprint
+from pvt_bench.datasets.image_files import open_image
+from pvt_bench.datasets.imagenet.files import class_names, list_files
+from pvt_bench.datasets.images import MEAN, STD
+from pvt_bench.datasets.trees import find_root
+from pvt_bench.datasets.views import View, Views, check_bits, find_split, turns_upright
+from pvt_bench.errors import InputError
+
+SPLITS = {"train": "train", "val": "val"}
+
+
+def posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """timm's operation; an image that is left no bits is black."""
+    if bits > 0:
+        posterized: Image.Image = timm_posterize(image, bits, **options)
+        return posterized
+    return Image.new(image.mode, image.size)
+
+
+# RandAugment of magnitude 9 with deviation 0.5 asks for 0 bits once in a thousand images, which
+# Pillow up to 12 made black and Pillow 13 refuses with a ValueError that would end the training.
+timm_posterize = timm_augment.posterize
+for operation, function in timm_augment.NAME_TO_OP.items():
+    if function is timm_posterize:
+        timm_augment.NAME_TO_OP[operation] = posterize
+
+
+class ImageNet(Views):
+    """A folder in ImageNet's layout; `root` None is $PVT_BENCH_DATA/imagenet.
+
+    In training (PVT, arXiv 2102.12122, section 5.1, by timm): a random part of the image, of
+    `scale` times its area and of `ratio` width to height, is resized to `size` pixels, flipped
+    with probability `flip`, changed by `auto_augment` (timm's notation) or else in colour by
+    `color_jitter`, and in part erased with probability `random_erasing`. For the test the shorter
+    side is resized to `test_resize` and the middle, `size` wide and high, is kept.
+
+    index: a folder for the lists of files, so that they are not searched for again; or None.
+    on_damaged: see `View`. exif: "apply" turns images upright as their EXIF orientation says,
+    "ignore" takes them as they are stored. bits: see `pvt_bench.datasets.image_files.open_image`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str | None,
+        size: int,
+        test_resize: int,
+        interpolation: str,
+        scale: tuple[float, float],
+        ratio: tuple[float, float],
+        flip: float,
+        color_jitter: float | None,
+        auto_augment: str | None,
+        random_erasing: float,
+        index: str | None = None,
+        on_damaged: str = "error",
+        exif: str = "apply",
+        bits: int | None = None,
+    ) -> None:
+        self.name = name
+        self.root = find_root(name, root)
+        self.index = Path(index).expanduser() if index else None
+        self.on_damaged = on_damaged
+        self.upright = turns_upright(exif)
+        self.bits = check_bits(bits)
+        self.test_transform: Callable[[Image.Image], Tensor] = v2.Compose(
+            [
+                v2.Resize(test_resize, v2.InterpolationMode(interpolation)),
+                v2.CenterCrop(size),
+                to_float,
+            ]
+        )
+        augment: Any = create_transform(
+            size,
+            is_training=True,
+            scale=scale,
+            ratio=ratio,
+            hflip=flip,
+            color_jitter=color_jitter,  # type: ignore[arg-type]  # None is none
+            auto_augment=auto_augment,
+            interpolation=interpolation,
+            mean=MEAN,
+            normalize=False,
+        )
+        # timm's last step makes a tensor.
+        self.train_transform: Callable[[Image.Image], Tensor] = v2.Compose(
+            [*augment.transforms[:-1], to_float, Erasing(random_erasing)]
+        )
+
+    def classification(self, split: str) -> "ImageNetClassification":
+        """The images of "train" or "val" with their labels."""
+        training = split == "train"
+        return ImageNetClassification(
+            self.name,
+            self.root,
+            find_split(split, SPLITS),
+            self.train_transform if training else self.test_transform,
+            self.index,
+            self.on_damaged,
+            training,
+            self.upright,
+            self.bits,
+        )
+
+
+class ImageNetClassification(View):
+    """Images with `label` () int64 in the target: the place of the WordNet id among all, sorted.
+
+    Images are ordered by file name, so that `image_id`, from 1 on, is the number in the official
+    names of the validation images. `fingerprint` covers names, labels and content; it is the same
+    whether validation images lie in one folder or in those of their classes.
+    """
+
+    former_covers_images = True
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        split: str,
+        transform: Callable[[Image.Image], Tensor],
+        index: Path | None,
+        on_damaged: str,
+        training: bool,
+        upright: bool,
+        bits: int | None,
+    ) -> None:
+        self.folder = root / split
+        self.files = list_files(name, root, split, index)
+        super().__init__(len(self.files.labels), on_damaged, training)
+        self.class_names = class_names(root, self.files.wnids)
+        self.transform = transform
+        self.upright = upright
+        self.bits = bits
+        self.left_out = self.files.left_out
+        counts = np.bincount(self.files.labels, minlength=self.num_classes)
+        self.unseen = tuple(np.array(self.class_names, object)[counts == 0])
+        if self.num_classes < 2:
+            raise InputError(
+                f"{self.folder} has one class, {self.class_names[0]}: there is nothing to tell "
+                "apart. Expected a folder for each of two classes or more."
+            )
+        self.former_fingerprint = self.files.fingerprint
+        self.fingerprint = fingerprint(
+            self.files.labels_digest(), self.folder, self.files.paths(), index
+        )
+        self.dropped: dict[str, int] = {}
+
+    def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """One image and its label."""
+        image = open_image(self.folder / self.files.path(index), self.upright, self.bits)
+        target: dict[str, Any] = {
+            "label": torch.tensor(int(self.files.labels[index])),
+            "image_id": torch.tensor(index + 1),
+            "size": torch.tensor([image.height, image.width]),
+        }
+        return self.transform(image), target
+
+
+def to_float(image: Image.Image) -> Tensor:
+    """Contiguous float32 (3, H, W) in [0, 1] of an RGB image."""
+    # Pillow separates the channels faster than torch or NumPy do.
+    pixels = bytearray().join(channel.tobytes() for channel in image.split())
+    channels = torch.frombuffer(pixels, dtype=torch.uint8).view(3, image.height, image.width)
+    return channels.to(torch.float32).div_(255)
+
+
+class Erasing(torch.nn.Module):
+    """timm's random erasing (Zhong et al. 2017, arXiv:1708.04896) for images in [0, 1].
+
+    The erased part becomes noise that is standard normal once ImageNet's mean and deviation are
+    taken off, as if the image had been normalised first; so it reaches beyond [0, 1]. The rest
+    stays as it is.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self.erase = RandomErasing(probability=1.0, mode="pixel", device="cpu")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Erase a part of an image (3, H, W), or nothing."""
+        if random.random() < self.probability:
+            self.erase(_Normalised(image))
+        return image
+
+
+class _Normalised:
+    """An image as timm's erasing sees it, which writes normalised values into a part of it."""
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+        self.size, self.dtype = image.size, image.dtype
+
+    def __setitem__(self, part: tuple[slice, ...], values: Tensor) -> None:
+        self.image[part] = values.mul_(self.std).add_(self.mean)

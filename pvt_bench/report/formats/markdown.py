@@ -1,0 +1,59 @@
+"""Tables as Markdown."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pvt_bench.escaping import markdown as escape
+from pvt_bench.escaping import markdown_code
+from pvt_bench.report.formats.links import link
+from pvt_bench.report.tables.rows import Cell, Table
+
+
+def to_markdown(tables: Sequence[Table], directory: Path) -> str:
+    """The tables in sections, what their numbers mean, and where they come from.
+
+    directory: where the text will lie; links to records go from there.
+    """
+    lines = [line for table in tables for line in _lines(table, directory)]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _lines(table: Table, directory: Path) -> Iterator[str]:
+    yield from (f"# {escape(table.title)}", "", markdown_code(table.command), "")
+    texts = len(table.texts)
+    for section, rows in table.sections:
+        if section:
+            yield from (f"## {escape(section)}", "")
+        yield _line([escape(heading) for heading in table.headings])
+        yield _line([*["---"] * texts, *["---:"] * (len(table.headings) - texts)])
+        for row in rows:
+            yield _line([_show(cell) for cell in table.cells(row)])
+        yield ""
+    if table.notes or table.remarks:
+        yield from ("## Notes", "")
+        for note in table.notes:
+            yield from (escape(note), "")
+        yield from (f"- {escape(remark)}" for remark in table.remarks)
+        yield from [""] if table.remarks else []
+    if any(row.origins for row in table.rows):
+        yield from _runs(table, directory)
+
+
+def _runs(table: Table, directory: Path) -> Iterator[str]:
+    yield from ("## Runs", "", _line(["row", "run", "seed", "state", "commit", "date", "machine"]))
+    yield _line(["---"] * 7)
+    for row in table.rows:
+        for origin in row.origins:
+            run, target = escape(origin.identity), link(origin.link, directory)
+            run = f"[{run}]({target})" if target else run
+            texts = (origin.seed, origin.state, origin.version, origin.date, origin.machine)
+            yield _line([escape(row.label), run, *map(escape, texts)])
+    yield ""
+
+
+def _show(cell: Cell) -> str:
+    return f"**{escape(cell.text)}**" if cell.best else escape(cell.text)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,185 @@
+"""The runs that were made, a row each, from their records or from an MLflow store."""
+
+import re
+import shlex
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from pvt_bench.errors import InputError
+from pvt_bench.tracking.addresses import (
+    SERVERS,
+    check_uri,
+    choose_uri,
+    reveal,
+    sqlite_file,
+    without_password,
+)
+from pvt_bench.tracking.identity import LATER
+
+# What is known of a run beside what it was set to and what it measured. `link` is a directory or
+# an address, `record` the directory of its record where that is known.
+INFO = (
+    "identity",
+    "run_id",
+    "experiment",
+    "sweep",
+    "name",
+    "state",
+    "started",
+    "commit",
+    "host",
+    "device",
+    "link",
+)
+SWEEPS = ", "  # between the names of a run's sweeps
+# What every run was set to, whatever it does.
+ALWAYS = ("mode", "model.name", "task.name")
+FINISHED = "finished"
+# 8.0 in one place and 8 in another are the same number, in lists as well; 1.0.3 is none.
+WHOLE = re.compile(r"(?<![\w.])(-?\d+)\.0(?![\w.])")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a source holds: three tables with one index, a row a run.
+
+    info: the columns INFO; params: what a run was set to, by dotted key, as text; metrics: last
+    values by name. left_out: sentences on what the source holds beside.
+    """
+
+    info: pd.DataFrame
+    params: pd.DataFrame
+    metrics: pd.DataFrame
+    left_out: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """A place that holds runs; a run is named by its place in the index of `Loaded`."""
+
+    place: str
+
+    def load(self) -> Loaded:
+        """All runs of pvt-bench."""
+
+    def history(self, run: Hashable, metrics: Sequence[str]) -> pd.DataFrame:
+        """Metrics by step: the index is the step, a column a metric that was logged."""
+
+    def read(self, run: Hashable, name: str) -> str | None:
+        """The text of a file of the run, None where there is none."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs with what they were set to and what they measured.
+
+    table: a row a run; the columns are INFO, then `params`, then `metrics`. Only a finished run
+    has metrics.
+    """
+
+    table: pd.DataFrame
+    params: tuple[str, ...]
+    metrics: tuple[str, ...]
+    source: Source
+    left_out: tuple[str, ...] = ()
+
+    def keep(self, rows: "pd.Series[bool]") -> "Runs":
+        """These rows only."""
+        return replace(self, table=self.table[rows])
+
+
+def load_runs(results_dir: str | Path, uri: str | None = None) -> Runs:
+    """The runs of an MLflow store, or where no address is given the records in `results_dir`.
+
+    Raises:
+        InputError: the place is not there, cannot be read, or holds no run of pvt-bench.
+    """
+    source = _open_source(results_dir, uri)
+    loaded = source.load()
+    if loaded.info.empty:
+        also = "".join(f" {sentence}" for sentence in loaded.left_out)
+        raise InputError(
+            f"There are no runs of pvt-bench in {source.place}.{also} Make one, for example: "
+            "python -m pvt_bench model=pvt_small task=coco_retinanet mode=cost"
+            f"{_other_place(results_dir, uri)}"
+        )
+    return _joined(source, loaded)
+
+
+# Thousands of runs have the same few values.
+@lru_cache(1 << 16)
+def canonical(text: str) -> str:
+    """A value's text, the same for a whole number however it was typed."""
+    return WHOLE.sub(r"\1", text)
+
+
+def content_key(context: str) -> str:
+    """The key of the digest of what a run reads in a context: training, evaluation."""
+    return f"content.{context}"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings with their dotted keys."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _open_source(results_dir: str | Path, uri: str | None) -> Source:
+    if uri is None:
+        from pvt_bench.report.sources.records import Records
+
+        return Records(Path(results_dir))
+    check_uri(uri)
+    uri = reveal(uri)
+    if urlsplit(uri).scheme in SERVERS:
+        from pvt_bench.report.sources.server import Server
+
+        return Server(uri)
+    from pvt_bench.report.sources.database import Database
+
+    return Database(uri)
+
+
+def _joined(source: Source, loaded: Loaded) -> Runs:
+    info = loaded.info[list(INFO)]
+    params = loaded.params.reindex(info.index).map(canonical, na_action="ignore")
+    params = params[sorted(params)]
+    params[[key for key in ALWAYS if key not in params]] = None
+    for key in LATER.keys() & set(params):
+        params[key] = params[key].fillna(str(LATER[key]))
+    metrics = loaded.metrics.reindex(info.index).astype(float)
+    metrics[info["state"] != FINISHED] = float("nan")
+    metrics = metrics[[name for name in metrics if name not in {*INFO, *params.columns}]]
+    table, notes = _once(pd.concat([info, params, metrics], axis="columns"))
+    return Runs(
+        table, tuple(params.columns), tuple(metrics.columns), source, (*loaded.left_out, *notes)
+    )
+
+
+def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Each identity once, its newest finished run or else its newest: more are no more seeds."""
+    ordered = table.assign(_finished=table["state"] == FINISHED)
+    ordered = ordered.sort_values(["_finished", "started"], kind="stable")
+    again = ordered["identity"].duplicated(keep="last") & ordered["identity"].notna()
+    kept = table[table.index.isin(ordered.index[~again])]
+    notes = [f"{again.sum()} runs are there again, newer or finished."] if again.any() else []
+    return kept, notes
+
+
+def _other_place(results_dir: str | Path, uri: str | None) -> str:
+    if uri is not None:
+        return ""
+    store = choose_uri(None, results_dir)
+    file = sqlite_file(store)
+    if file is not None and not file.is_file():
+        return ""
+    word = shlex.quote(f"tracking.uri={without_password(store)}")
+    return f"\nThere is an MLflow store: {word} reads it."

@@ -1,0 +1,227 @@
+"""What a table consists of: values, the runs that they come from, rows, and cells as printed."""
+
+import math
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pvt_bench.report.sources.runs import FINISHED
+from pvt_bench.report.tables.published import Figure, as_number
+
+MISSING = "–"
+BESIDE = ("published", "difference")
+# Of the runs of a row that has no value: the first of these that one of them is in is shown.
+STATES = ("failed", "lost", "interrupted", "running", "queued")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure of one row, in the printed unit: the mean of what `n` runs measured.
+
+    deviation: the sample standard deviation, NaN of fewer than two.
+    """
+
+    mean: float = math.nan
+    deviation: float = math.nan
+    n: int = 0
+
+
+@dataclass(frozen=True, order=True)
+class Origin:
+    """A run that a row comes from.
+
+    run: its place in `Runs.table`; kind: of the figures that it is for, as in `Figure.kind`; link:
+    its directory or its address.
+    """
+
+    kind: str
+    seed: str
+    identity: str
+    name: str
+    state: str
+    commit: str
+    date: str
+    machine: str
+    link: str
+    run: Hashable = field(compare=False)
+
+    @property
+    def version(self) -> str:
+        """The commit in short, and whether the checkout differed from it."""
+        commit, mark, changed = self.commit.partition("-")
+        return commit[:7] + mark + changed
+
+
+class Cell(NamedTuple):
+    """One cell as printed. value: to sort by, NaN where there is none."""
+
+    text: str
+    value: float = math.nan
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. texts: what it is; values, published: by the name of the column."""
+
+    texts: tuple[str, ...]
+    values: Mapping[str, Value]
+    section: str = ""
+    published: Mapping[str, str] = field(default_factory=dict)
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What it is, in one line."""
+        return " ".join(dict.fromkeys(text for text in self.texts if text))
+
+    @property
+    def n(self) -> int:
+        """How many runs its values come from."""
+        return max((value.n for value in self.values.values()), default=0)
+
+    def state(self, kind: str) -> str:
+        """How the runs for figures of a kind went: finished if one has, empty if there are none."""
+        states = {origin.state for origin in self.origins if origin.kind == kind}
+        return next((state for state in (FINISHED, *STATES) if state in states), "")
+
+    def difference(self, name: str) -> float:
+        """Measured less published, NaN where either is missing."""
+        return self.values[name].mean - as_number(self.published.get(name, ""))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of results.
+
+    name: of its files; command: what makes it; texts: the headings of the rows' texts, by key;
+    figures: the other columns; beside: those that stand beside their published counterparts;
+    protocol: what all rows share, by key; notes: what a reader has to know of all rows;
+    remarks: on single ones.
+    """
+
+    name: str
+    title: str
+    command: str
+    texts: Mapping[str, str]
+    figures: Mapping[str, Figure]
+    rows: Sequence[Row]
+    beside: Collection[str] = ()
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+
+    @property
+    def headings(self) -> list[str]:
+        """The headings of the columns as printed."""
+        return [part or figure for figure, part in self.columns]
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Of each column its heading, and published or difference where it is that of a figure."""
+        figures = [
+            (figure.heading, part)
+            for name, figure in self.figures.items()
+            for part in ("", *(BESIDE if name in self.beside else ()))
+        ]
+        texts = [(heading, "") for heading in self.texts.values()]
+        return [*texts, *figures, *([("n", "")] if self.several else [])]
+
+    @property
+    def sections(self) -> list[tuple[str, list[Row]]]:
+        """The rows by section, in their order."""
+        return [(name, list(rows)) for name, rows in groupby(self.rows, lambda row: row.section)]
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether a row comes from several runs."""
+        return any(row.n > 1 for row in self.rows)
+
+    def cells(self, row: Row) -> list[Cell]:
+        """One row as printed."""
+        cells = [Cell(text) for text in row.texts]
+        for name, figure in self.figures.items():
+            cells.append(self._measured(row, name, figure))
+            if name in self.beside:
+                printed = row.published.get(name, "")
+                cells.append(Cell(printed or MISSING, as_number(printed)))
+                cells.append(_difference(figure, row.difference(name), printed))
+        if self.several:
+            cells.append(Cell(str(row.n) if row.n else MISSING, row.n))
+        return cells
+
+    def _measured(self, row: Row, name: str, figure: Figure) -> Cell:
+        value = row.values[name]
+        if math.isnan(value.mean):
+            state = row.state(figure.kind)
+            return Cell(MISSING if state in ("", FINISHED) else state)
+        text = figure.show(value.mean)
+        best = self._best.get((row.section, name)) == text
+        if value.n > 1:
+            text += f" ± {figure.show(value.deviation)}"
+        if value.n < row.n and figure.kind == "score":
+            text += f" ({value.n})"
+        return Cell(text, value.mean, best)
+
+    @cached_property
+    def _best(self) -> dict[tuple[str, str], str]:
+        """The best of each column of a section, as printed, where several rows have a value."""
+        best = {}
+        for section, rows in self.sections:
+            for name, figure in self.figures.items():
+                means = [row.values[name].mean for row in rows if row.values[name].n]
+                if figure.better and len(means) > 1:
+                    end = max(means) if figure.better == "max" else min(means)
+                    best[section, name] = figure.show(end)
+        return best
+
+    def frame(self) -> pd.DataFrame:
+        """Its numbers as they are, with what was published and the runs that they come from."""
+        return pd.DataFrame([self._record(row) for row in self.rows])
+
+    def _record(self, row: Row) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "section": row.section,
+            **dict(zip(self.texts, row.texts, strict=True)),
+        }
+        for name in self.figures:
+            value = row.values[name]
+            record[name] = value.mean
+            if self.several:
+                record |= {f"{name}_deviation": value.deviation, f"{name}_n": value.n}
+            if name in self.beside:
+                record[f"{name}_published"] = row.published.get(name, "")
+                record[f"{name}_difference"] = row.difference(name)
+        if any(row.origins for row in self.rows):
+            for field_name in ("state", "identity", "seed", "commit", "date", "machine"):
+                record[f"run_{field_name}"] = joined(
+                    getattr(origin, field_name) for origin in row.origins
+                )
+        return record
+
+
+def joined(words: Iterable[str]) -> str:
+    """Words with a space between them, each once."""
+    return "; ".join(dict.fromkeys(word for word in words if word))
+
+
+def value_of(figure: Figure, numbers: Iterable[float]) -> Value:
+    """What several runs measured, as one value; NaN counts as missing."""
+    measured = pd.Series([*numbers], dtype=float).dropna() * figure.factor
+    if figure.kind == "cost" and measured.nunique() == 1:
+        # It is counted, not measured: every run must find the same, and one is enough.
+        return Value(float(measured.iloc[0]), n=1)
+    return Value(float(measured.mean()), float(measured.std(ddof=1)), len(measured))
+
+
+def _difference(figure: Figure, value: float, printed: str) -> Cell:
+    if math.isnan(value):
+        return Cell(MISSING)
+    text = f"{value:+.{figure.digits}f}"
+    # A score's difference is in points, of which a share would be mistaken for points too.
+    share = "" if figure.kind == "score" else f" ({100 * value / as_number(printed):+.1f} %)"
+    return Cell(text + share, value)
