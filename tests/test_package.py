@@ -77,6 +77,6 @@ def test_what_the_pages_name_is_there(page: str) -> None:
     for test in re.findall(r"`(test_\w+\.py)`", text):
         assert any((ROOT / "tests").rglob(test)), test
     for name in re.findall(r"`(test_\w+)`", text):
-        assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").glob("*.py"))
+        assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
         assert (ROOT / page).parent.joinpath(link).exists(), link
