@@ -26,6 +26,7 @@ from pvt_bench.config.schema import Mode, config_dir
 from pvt_bench.config.targets import build, find_target
 from pvt_bench.ending import INTERRUPTED, report
 from pvt_bench.errors import InputError
+from pvt_bench.files import replace
 from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar, say
 
@@ -165,9 +166,8 @@ def write(path: Path, facts: dict[str, Any], kinds: dict["Kind", list["Fault"]])
         for kind, faults in kinds.items()
     ]
     errors = sum(len(faults) for kind, faults in kinds.items() if kind.severity == "error")
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps({**facts, "errors": errors, "kinds": listed}, indent=1))
-    unfinished.replace(path)
+    content = {**facts, "errors": errors, "kinds": listed}
+    replace(path, json.dumps(content, indent=1).encode())
     return errors
 
 

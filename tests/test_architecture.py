@@ -26,7 +26,7 @@ FLOORS = (
     ("config",),
     ("screen",),
     ("parallel",),
-    ("errors", "escaping"),
+    ("errors", "escaping", "files"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))

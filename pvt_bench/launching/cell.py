@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from pvt_bench.config.schema import Config, Mode, register
 from pvt_bench.ending import report
 from pvt_bench.errors import InputError
+from pvt_bench.files import replace
 from pvt_bench.launching.asking import LONG_PATIENCE_S, NoAnswer, insist
 from pvt_bench.tracking.environment import source_digest
-from pvt_bench.tracking.metrics import replace
 
 if TYPE_CHECKING:
     from pvt_bench.describing import Outcome
