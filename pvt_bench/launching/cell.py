@@ -24,7 +24,7 @@ from pvt_bench.launching.asking import LONG_PATIENCE_S, NoAnswer, insist
 from pvt_bench.tracking.environment import source_digest
 
 if TYPE_CHECKING:
-    from pvt_bench.describing import Outcome
+    from pvt_bench.outcome import Outcome
 
 FROZEN = "launch.json"
 
