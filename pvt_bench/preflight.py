@@ -11,7 +11,6 @@ command cannot be used; 130: interrupted.
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pvt_bench.commands import DONE, FAILED, run_command
 from pvt_bench.config.command_line import check_named, compose_data, why_dataset
 from pvt_bench.config.keys import check_targets
 from pvt_bench.config.schema import Mode, config_dir
 from pvt_bench.config.targets import build, find_target
-from pvt_bench.ending import INTERRUPTED, report
 from pvt_bench.errors import InputError
 from pvt_bench.files import replace
 from pvt_bench.parallel import spread
@@ -34,25 +33,20 @@ if TYPE_CHECKING:
     from pvt_bench.datasets.faults.files import Survey
     from pvt_bench.datasets.faults.kinds import Fault, Kind
 
-CLEAN, FAULTY = 0, 1
 SHOWN = 10  # faults of a kind in the terminal
 CHUNK = 16  # images that a process takes at a time
 
 
 def main(words: Sequence[str]) -> int:
     """Check the dataset that the command line names; the exit code."""
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        return CLEAN
-    try:
-        config = compose_words(words)
-        say(why_dataset(config.dataset.name, config.dataset.root, words))
-        return check_dataset(config)
-    except KeyboardInterrupt:
-        print("interrupted; no report was written", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+    return run_command(words, check_typed, __doc__, "interrupted; no report was written")
+
+
+def check_typed(words: Sequence[str]) -> int:
+    """Check the dataset that is typed; the exit code."""
+    config = compose_words(words)
+    say(why_dataset(config.dataset.name, config.dataset.root, words))
+    return check_dataset(config)
 
 
 def compose_words(words: Sequence[str]) -> DictConfig:
@@ -104,7 +98,7 @@ def check_dataset(config: DictConfig) -> int:
     }
     errors = write(report_file, facts, kinds)
     say(f"{images:,} images read in {facts['seconds']} s; all faults: {report_file}")
-    return FAULTY if errors else CLEAN
+    return FAILED if errors else DONE
 
 
 def read_images(found: "Survey", name: str) -> tuple[list["Fault"], str]:

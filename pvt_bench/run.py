@@ -29,7 +29,7 @@ from pvt_bench.builders import (
     open_data,
 )
 from pvt_bench.config.schema import Mode
-from pvt_bench.errors import InputError
+from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.fitting import Training
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
@@ -43,7 +43,6 @@ from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
-from pvt_bench.training.interruption import Interrupted
 from pvt_bench.training.optim import count_steps
 
 Row = dict[str, float]

@@ -23,7 +23,7 @@ FLOORS = (
     ("networks",),
     ("backbones", "datasets", "measure", "training", "tracking"),
     ("identity",),
-    ("ending", "processes"),
+    ("commands", "processes"),
     ("config",),
     ("screen",),
     ("parallel",),

@@ -145,26 +145,6 @@ def asks_hydra(arguments: Sequence[str]) -> bool:
     return False
 
 
-def read_words(
-    arguments: Sequence[str], defaults: Mapping[str, str | None]
-) -> dict[str, str | None]:
-    """The words `key=value` of a small command, over its defaults.
-
-    Raises:
-        InputError: a word that is not `key=value`, or a key that the command has not.
-    """
-    values = dict(defaults)
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if not equals or key not in defaults:
-            raise InputError(
-                f"{word} cannot be used here. {nearest(key, defaults)} Type for example "
-                f"{next(iter(defaults))}=..."
-            )
-        values[key] = value
-    return values
-
-
 def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:
     """The first line of a run: which dataset it uses, why, and how to choose another."""
     if _names_dataset(typed):

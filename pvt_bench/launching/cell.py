@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pvt_bench.commands import report
 from pvt_bench.config.schema import Config, Mode, register
-from pvt_bench.ending import report
 from pvt_bench.errors import InputError
 from pvt_bench.files import replace
 from pvt_bench.launching.asking import LONG_PATIENCE_S, NoAnswer, insist
@@ -159,7 +159,7 @@ def main() -> None:
     try:
         run_cell(Path(sys.argv[1]))
     except Exception as error:
-        sys.exit(report(error, os.environ.get("HYDRA_FULL_ERROR") == "1"))
+        sys.exit(report(error))
 
 
 if __name__ == "__main__":
