@@ -14,7 +14,7 @@ from pvt_bench.config.schema import LauncherName, Mode, plain, read_gpus
 from pvt_bench.config.targets import build
 from pvt_bench.datasets.faults.checks import quick_check
 from pvt_bench.errors import InputError, nearest
-from pvt_bench.parallel import count_cores
+from pvt_bench.processes import count_cores
 
 PRECISIONS = ("32-true", "bf16-mixed")
 DTYPES = ("float32", "bfloat16", "float16")

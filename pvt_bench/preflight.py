@@ -26,7 +26,7 @@ from pvt_bench.config.schema import Mode, config_dir
 from pvt_bench.config.targets import build, find_target
 from pvt_bench.errors import InputError
 from pvt_bench.files import replace
-from pvt_bench.parallel import spread
+from pvt_bench.processes import spread
 from pvt_bench.screen import progress_bar, say
 
 if TYPE_CHECKING:

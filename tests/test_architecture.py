@@ -23,10 +23,10 @@ FLOORS = (
     ("networks",),
     ("backbones", "datasets", "measure", "training", "tracking"),
     ("identity",),
-    ("commands", "processes"),
+    ("commands",),
     ("config",),
     ("screen",),
-    ("parallel",),
+    ("processes",),
     ("errors", "escaping", "files"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

@@ -18,7 +18,7 @@ from pvt_bench.config.keys import EXPERIMENTS, check_fields, check_words
 from pvt_bench.config.messages import how_to_type, quote
 from pvt_bench.config.schema import config_dir, data_dir, register
 from pvt_bench.errors import InputError, nearest
-from pvt_bench.parallel import spread
+from pvt_bench.processes import spread
 from pvt_bench.screen import progress_bar
 
 # From so many cells on, processes that compose are worth their start; each takes some at a time.
