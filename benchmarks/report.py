@@ -23,7 +23,7 @@ from hydra import compose, initialize_config_dir
 
 from pvt_bench.config.schema import config_dir, register
 from pvt_bench.screen import console, progress_bar, show_rows
-from pvt_bench.tracking.mlflow import quiet_and_quick
+from pvt_bench.tracking.reaching import quiet_and_quick
 
 MODELS = (
     *("pvt_tiny", "pvt_small", "pvt_medium", "pvt_large", "pvt_v2_b2", "resnet18", "resnet50"),

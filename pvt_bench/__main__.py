@@ -26,6 +26,7 @@ from pvt_bench.config.command_line import (
     why_dataset,
 )
 from pvt_bench.config.schema import LauncherName, Mode, config_dir, register
+from pvt_bench.processes import spin_briefly
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
 
@@ -59,10 +60,7 @@ def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
     """Run what was composed: one run in this process, or cells through the launcher."""
     config = composed[0].config
     if config.mode in (Mode.train, Mode.test):
-        # Read when torch is imported: threads that wait for work shall spin for microseconds, not
-        # take the cores of the processes that read images. On two cores a step of RetinaNet takes
-        # 0.6 of the time that it does with threads that sleep at once (OMP_WAIT_POLICY=PASSIVE).
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        spin_briefly()
     choose_uri(config.tracking.uri, config.results_dir)  # A wrong one is told before torch loads.
     for sentence in explain_uri(config.tracking.uri, os.environ):
         say(sentence)

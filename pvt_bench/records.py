@@ -26,14 +26,14 @@ from pvt_bench.measure.speed import describe_device
 from pvt_bench.names import label
 from pvt_bench.screen import say
 from pvt_bench.tracking.publishing import Presentation
-from pvt_bench.tracking.record import (
+from pvt_bench.tracking.reading import (
     DAMAGED,
-    Record,
     find_directory,
     find_labelled,
     read_config,
     read_status,
 )
+from pvt_bench.tracking.record import Record
 
 Digests = dict[str, str]
 Keys = dict[str, Any]

@@ -40,7 +40,7 @@ from pvt_bench.tracking.addresses import choose_uri
 from pvt_bench.tracking.environment import environment, source_version
 from pvt_bench.tracking.lease import TakenOver
 from pvt_bench.tracking.mlflow import Mirror
-from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
+from pvt_bench.tracking.publishing import DESCRIPTION, Presentation
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
 from pvt_bench.training.optim import count_steps
@@ -114,7 +114,7 @@ def _run(config: DictConfig, dataset_line: str, placing: Placing) -> Outcome:
             delete_checkpoints(record.directory / FOLDER)
             if not record.status.get("mirrored"):
                 mirror.start()
-                publish(record, mirror)
+                mirror.publish()
         else:
             with ending(record, mirror):
                 WORK[config.mode](Work(config, record, mirror, skeleton, data, *length))
@@ -268,7 +268,7 @@ def finish(work: Work, row: Row, step: int = 0) -> None:
     record.update(state="finished", result=row, step=step)
     # Before MLflow is told: what fails there must not leave them to a run that never goes on.
     delete_checkpoints(directory / FOLDER)
-    publish(record, work.mirror)
+    work.mirror.publish()
 
 
 def open_mirror(
@@ -293,9 +293,9 @@ def open_mirror(
         records.datasets(config, data),
     )
     if processes.rank() > 0:
-        return shown.mirror(record, None)
+        return Mirror(record, None, shown)
     shown.write(record.directory)
-    return shown.mirror(record, uri)
+    return Mirror(record, uri, shown)
 
 
 @contextmanager

@@ -14,10 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pvt_bench.commands import DONE, FAILED, find_results, read_words, run_command
-from pvt_bench.launching.states import FAILURES, RUNNING, UNKNOWN, State, look
-from pvt_bench.launching.summary import count, progress, show
-from pvt_bench.launching.sweep import Sweep, find_sweep, read_sweeps
-from pvt_bench.launching.watching import conclude, is_concluded
+from pvt_bench.launching.sweep import (
+    FAILURES,
+    RUNNING,
+    UNKNOWN,
+    State,
+    Sweep,
+    find_sweep,
+    look,
+    read_sweeps,
+)
+from pvt_bench.launching.watching import conclude, count, is_concluded, progress, show
 from pvt_bench.screen import say, show_rows
 
 
@@ -57,10 +64,9 @@ def show_cells(sweep: Sweep) -> int:
     states = look(sweep)
     if not is_concluded(sweep, states):
         states = conclude(sweep, states)
-    states = [_with_progress(sweep, state) for state in states]
-    show(sweep, states)
+    show(sweep, [_with_progress(sweep, state) for state in states])
     for state in states:
-        log = (state.status.get("launch") or {}).get("log")
+        log = state.launch.get("log")
         if state.word in FAILURES and log and Path(log).exists():
             say(f"{state.cell.name}: log {log}")
     _say_unknown(states)

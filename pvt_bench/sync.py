@@ -16,8 +16,7 @@ from pathlib import Path
 
 from pvt_bench.commands import DONE, FAILED, find_results, read_words, run_command
 from pvt_bench.errors import InputError
-from pvt_bench.launching.states import look
-from pvt_bench.launching.sweep import Sweep, read_sweeps
+from pvt_bench.launching.sweep import Sweep, look, read_sweeps
 from pvt_bench.launching.watching import close, parents_of_cells
 from pvt_bench.screen import progress_bar, say, warn
 from pvt_bench.tracking.addresses import (
@@ -29,10 +28,11 @@ from pvt_bench.tracking.addresses import (
     sqlite_file,
 )
 from pvt_bench.tracking.lease import AlreadyRunning
-from pvt_bench.tracking.mlflow import ENDED
+from pvt_bench.tracking.mlflow import ENDED, Mirror
 from pvt_bench.tracking.parent import adopt, open_parents
-from pvt_bench.tracking.publishing import Presentation, publish
-from pvt_bench.tracking.record import Record, find_records, read_status
+from pvt_bench.tracking.publishing import Presentation
+from pvt_bench.tracking.reading import find_records, read_status
+from pvt_bench.tracking.record import Record
 
 
 def main(words: Sequence[str]) -> int:
@@ -109,11 +109,11 @@ def send(directory: Path, uri: str | None, results_dir: Path) -> bool:
             return True  # It never began: there is nothing that MLflow could have missed.
         address = uri or own_uri(directory, results_dir)
         with Record.reopen(directory) as record:
-            mirror = shown.mirror(record, address)
+            mirror = Mirror(record, address, shown)
             state = record.status["state"]
             mirror.start()
             if state == "finished":
-                publish(record, mirror)
+                mirror.publish()
             else:
                 mirror.finish(state if state in ENDED else "interrupted")
             return not mirror.behind

@@ -12,15 +12,15 @@ from conftest import environment
 from forking import run_forked
 from report_runs import COST, TASK, make_run, settings
 
-from pvt_bench import ending, escaping, screen
+from pvt_bench import commands, escaping, screen
 from pvt_bench.escaping import csv_cell, from_csv_cell, visible
-from pvt_bench.launching import summary
+from pvt_bench.launching import watching
 from pvt_bench.launching.jobs import Job
-from pvt_bench.launching.states import FAILED, State
-from pvt_bench.launching.sweep import Cell, Sweep
+from pvt_bench.launching.sweep import FAILED, Cell, State, Sweep
 from pvt_bench.report.formats.links import link
 from pvt_bench.tasks.charts import draw_confusion
 from pvt_bench.tracking.mlflow import Mirror
+from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.record import Record
 
 # Markup of rich, an emoji of its, a formula, tags, a fence of Markdown, a formula of matplotlib
@@ -98,11 +98,11 @@ def test_a_sweeps_table_shows_hostile_texts(
 ) -> None:
     monkeypatch.setattr(screen.console, "width", 400)
     sweep = Sweep(f"{HOSTILE.replace('/', '')}", tmp_path, [f"model={HOSTILE}"], [state().cell])
-    summary.show(sweep, [state()])
+    watching.show(sweep, [state()])
     printed = capsys.readouterr().out
     assert f"RuntimeError: {SEEN}" in printed
     assert not UNSEEN.search(printed)
-    text = summary.to_markdown(sweep, [state()])
+    text = watching.to_markdown(sweep, [state()])
     row = text.splitlines()[-1]
     assert re.split(r" (?<!\\)\| ", row)[1].strip() == "failed"
     assert "\\[/some/path:545\\]" in row
@@ -110,7 +110,7 @@ def test_a_sweeps_table_shows_hostile_texts(
     assert f"```python -m pvt_bench model={SEEN}```" in text
     assert not UNSEEN.search(text)
     sweep.directory.mkdir(parents=True)
-    summary.write(sweep, [state()])
+    watching.write(sweep, [state()])
     table = pd.read_csv(sweep.directory / "table.csv")
     assert table["cell"].tolist() == [f"'{SEEN}"]
 
@@ -137,7 +137,7 @@ def test_lines_warnings_and_bars_show_hostile_texts(
 def test_an_error_sends_the_terminal_no_codes(
     kind: type[Exception], full: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ending.report(kind(HOSTILE), full) == ending.FAILED
+    assert commands.report(kind(HOSTILE), full) == commands.FAILED
     printed = capsys.readouterr().err
     assert SEEN in printed
     assert not UNSEEN.search(printed)
@@ -182,7 +182,7 @@ def test_mlflow_takes_hostile_texts(results: Path) -> None:
     with Record.open({"seed": 0}, results, "coco_retinanet/digits/pvt", "0123456789") as record:
         record.begin()
         params, tags = {"model.$x": odd, "seed": 0}, {"sweep": odd}
-        mirror = Mirror(record, uri, "coco_retinanet", odd, params, tags, datasets=datasets)
+        mirror = Mirror(record, uri, Presentation("coco_retinanet", odd, params, tags, datasets))
         mirror.start()
         mirror.describe(odd)
         mirror.finish("finished")
@@ -204,4 +204,4 @@ def test_the_table_of_a_sweep_takes_halves_of_characters(tmp_path: Path) -> None
     state = State(cell, FAILED, "no file b\udcff", {}, Job())
     sweep = Sweep("s", tmp_path, ["-m"], [cell])
     sweep.directory.mkdir(parents=True)
-    assert "b\\udcff" in summary.write(sweep, [state])[1].read_text()
+    assert "b\\udcff" in watching.write(sweep, [state])[1].read_text()

@@ -30,8 +30,8 @@ from pvt_bench.datasets.digits.reader import write_digits
 from pvt_bench.errors import InputError
 from pvt_bench.sync import main as sync
 from pvt_bench.tracking import holder
-from pvt_bench.tracking.heartbeat import LOST_AFTER_S
-from pvt_bench.tracking.record import HEARTBEAT, read_status
+from pvt_bench.tracking.heartbeat import HEARTBEAT, LOST_AFTER_S
+from pvt_bench.tracking.reading import read_status
 
 STEPS = 150
 FAULTS = 5

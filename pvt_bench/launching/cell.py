@@ -12,19 +12,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pvt_bench.commands import report
 from pvt_bench.config.schema import Config, Mode, register
-from pvt_bench.errors import InputError
+from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.files import replace
-from pvt_bench.launching.asking import LONG_PATIENCE_S, NoAnswer, insist
+from pvt_bench.launching.jobs import LONG_PATIENCE_S, NoAnswer, insist
+from pvt_bench.outcome import Outcome
+from pvt_bench.processes import spin_briefly
 from pvt_bench.tracking.environment import source_digest
-
-if TYPE_CHECKING:
-    from pvt_bench.outcome import Outcome
+from pvt_bench.tracking.lease import AlreadyRunning
+from pvt_bench.tracking.reading import read_status
+from pvt_bench.tracking.record import Record
 
 FROZEN = "launch.json"
 
@@ -32,7 +34,7 @@ FROZEN = "launch.json"
 def freeze(
     directory: Path, config: dict[str, Any], name: str, tags: dict[str, str], line: str
 ) -> None:
-    """Put all that the cell needs to run beside its record.
+    """Write all that the cell needs to run beside its record.
 
     config: plain and resolved; name, tags: in MLflow; line: which dataset is used, and why.
     """
@@ -47,12 +49,12 @@ def freeze(
 
 
 def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration of a frozen cell, and all else that was frozen with it.
+    """Read the configuration of a frozen cell, and all else that was frozen with it.
 
     submitted: by another process, perhaps long ago.
 
     Raises:
-        InputError: nothing is frozen there, or the code is another one since the submission.
+        InputError: nothing is frozen there, or the code has changed since the submission.
     """
     path = directory / FROZEN
     if not path.exists():
@@ -74,7 +76,7 @@ def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, dict[str
     return config, frozen
 
 
-def run_cell(directory: Path, submitted: bool = True) -> "Outcome":
+def run_cell(directory: Path, submitted: bool = True) -> Outcome:
     """Run the frozen cell of a record.
 
     submitted: see `thaw`. Whatever goes wrong before the run has its record open is noted there
@@ -83,8 +85,7 @@ def run_cell(directory: Path, submitted: bool = True) -> "Outcome":
     try:
         config, frozen = thaw(directory, submitted)
         if config.mode in (Mode.train, Mode.test):
-            # Read when torch is imported; see `pvt_bench.__main__`.
-            os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+            spin_briefly()
         from pvt_bench.run import Placing, run
 
         placing = Placing(frozen["name"], frozen["tags"])
@@ -101,15 +102,12 @@ def run_cell(directory: Path, submitted: bool = True) -> "Outcome":
 
 
 def _note(directory: Path, error: Exception) -> None:
-    from pvt_bench.tracking.lease import AlreadyRunning
-    from pvt_bench.tracking.record import Record, read_status
-
-    first = os.environ.get("RANK", "0") == "0"
+    """Note in the record what went wrong before the run had it open; after that the run did."""
     # The record is another process's, or says it already.
-    told = isinstance(error, AlreadyRunning) or hasattr(error, "signal")
-    if not first or told or not (directory / "status.json").exists():
+    told = isinstance(error, AlreadyRunning | Interrupted)
+    first = os.environ.get("RANK", "0") == "0"
+    if told or not first or not (directory / "status.json").exists():
         return
-    # The run has noted what went wrong once it had its record open; before, nobody has.
     if read_status(directory)["state"] not in ("finished", "failed"):
         with suppress(AlreadyRunning), Record.reopen(directory) as record:
             record.update(state="failed", error=str(error))
@@ -129,8 +127,8 @@ class Submitted:
         requeue = signal.getsignal(signal.SIGUSR2)
         try:
             return run_cell(self.directory).row
-        except Exception as error:
-            if getattr(error, "signal", None) != signal.SIGUSR2:
+        except Interrupted as error:
+            if error.signal != signal.SIGUSR2:
                 raise
             # The checkpoint is written: now submitit may ask for another job, and end this one.
             assert callable(requeue)

@@ -5,9 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -15,28 +14,45 @@ from pvt_bench.builders import build_skeleton, check, check_device, open_data
 from pvt_bench.config.schema import LauncherName, Mode, plain
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import freeze
-from pvt_bench.launching.executors import check_launcher
 from pvt_bench.launching.jobs import Job, Launch, ask, job_key
-from pvt_bench.launching.sweep import Cell
+from pvt_bench.launching.resources import count_gpus, visible_gpus
+from pvt_bench.launching.submitting import check_slurm
+from pvt_bench.launching.sweep import Cell, Sweep
 from pvt_bench.names import experiment, run_name
 from pvt_bench.records import find_record, open_record
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.lease import AlreadyRunning
+from pvt_bench.tracking.parent import PARENT_TAG
 from pvt_bench.tracking.record import Record
 from pvt_bench.training.optim import count_steps
 
 # Paths that a cell reads on another machine, perhaps in another working directory.
 PATHS = ("results_dir", "dataset.root", "weights", "model.weights")
+# Swept keys that have words of their own in a cell's name.
+NAMED = ("task", "model", "seed")
+
+Answer = TypeVar("Answer")
+Views = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell that can run: its configuration, the views that it reads, its names."""
+    """A cell that can run: its configuration, the views that it reads, its names, and the
+    directory of its record, made or not."""
 
     config: DictConfig
-    data: dict[str, Any]
+    data: Views
     name: str
     mlflow_name: str
+    record: Path
+
+    @property
+    def cell(self) -> Cell:
+        """The cell as its sweep lists it."""
+        config = self.config
+        place = os.path.relpath(self.record, config.results_dir)
+        headline = list(config.task.headline)
+        return Cell(self.name, place, experiment(config), str(config.mode), headline)
 
 
 def plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> list[Planned]:
@@ -49,30 +65,30 @@ def plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> list[Planned]:
     """
     planned: list[Planned] = []
     refused: dict[str, list[str]] = {}
-    check_whole = _checker()
+    check_cell = _checker()
     with progress_bar("checking", len(configs)) as bar:
         for config in configs:
             name = cell_name(config, swept)
             try:
-                data = check_whole(config)
-                find_record(config, data)
-                planned.append(Planned(config, data, name, mlflow_name(config, swept)))
+                data = check_cell(config)
+                record = find_record(config, data)
+                planned.append(Planned(config, data, name, mlflow_name(config, swept), record))
             except InputError as error:
                 refused.setdefault(str(error), []).append(name)
             bar.advance()
     if refused:
-        raise InputError(_refusal(refused, len(configs)))
+        number = sum(map(len, refused.values()))
+        lines = [f"{number} of {len(configs)} cells cannot run, and nothing was queued:"]
+        for message, names in refused.items():
+            lines += [f"  {', '.join(names)}:", f"    {message}"]
+        raise InputError("\n".join(lines))
     return planned
 
 
 def cell_name(config: DictConfig, swept: Sequence[str]) -> str:
     """What tells the cell from the others of its sweep: `pvt_small sr_ratios=[4,2,1,1] seed0`."""
     words = [config.task.name] if "task" in swept else []
-    words.append(config.model.name)
-    for key in swept:
-        if key not in ("task", "model", "seed"):
-            value = OmegaConf.select(config, key)
-            words.append(f"{key.rpartition('.')[2]}={value}".replace(" ", ""))
+    words += [config.model.name, *_settings(config, swept)]
     if config.mode == Mode.train:
         words.append(f"seed{config.seed}")
     return " ".join(words)
@@ -80,36 +96,36 @@ def cell_name(config: DictConfig, swept: Sequence[str]) -> str:
 
 def mlflow_name(config: DictConfig, swept: Sequence[str]) -> str:
     """What the run is by itself, with what was swept beside the model."""
-    name = run_name(config)
-    for key in swept:
-        if key not in ("task", "model", "seed") and not key.startswith("model."):
-            value = OmegaConf.select(config, key)
-            name += f" {key.rpartition('.')[2]}={str(value).replace(' ', '')}"
-    return name
+    beside = [key for key in swept if not key.startswith("model.")]
+    return " ".join([run_name(config), *_settings(config, beside)])
 
 
-def claim(
-    planned: Planned, sweep: str, launch: Launch, line: str, tags: dict[str, str]
-) -> tuple[Cell, bool]:
-    """The cell and whether it has to run, which then is frozen and marked as queued.
+def _settings(config: DictConfig, keys: Iterable[str]) -> list[str]:
+    return [
+        f"{key.rpartition('.')[2]}={OmegaConf.select(config, key)}".replace(" ", "")
+        for key in keys
+        if key not in NAMED
+    ]
+
+
+def claim(planned: Planned, sweep: Sweep, launch: Launch, line: str) -> bool:
+    """Whether the cell has to run; then it is frozen and marked as queued.
 
     A finished one does not, nor one that another process runs or that waits in a queue; the job of
     one that has failed may still be on its way out.
     """
     config = planned.config
+    parent = sweep.parents.get(experiment(config))
+    tags = {"sweep": sweep.name} | ({PARENT_TAG: parent} if parent else {})
     try:
-        record = open_record(config, planned.data)
+        with open_record(config, planned.data) as record:
+            if record.status["state"] == "finished" or _waits(record.status):
+                return False
+            freeze(record.directory, plain(config), planned.mlflow_name, tags, line)
+            record.update(state="queued", launch=launch, error=None)
     except AlreadyRunning:
-        return _cell(planned, find_record(config, planned.data)), False
-    with record:
-        cell = _cell(planned, record.directory)
-        status = record.status
-        if status["state"] == "finished" or _waits(status):
-            return cell, False
-        name_tags = tags | {"sweep": sweep}
-        freeze(record.directory, plain(config), planned.mlflow_name, name_tags, line)
-        record.update(state="queued", launch=launch, error=None)
-    return cell, True
+        return False
+    return True
 
 
 def _waits(status: Mapping[str, Any]) -> bool:
@@ -137,75 +153,54 @@ def make_absolute(config: DictConfig) -> DictConfig:
     return config
 
 
-def _checker() -> Callable[[DictConfig], dict[str, Any]]:
+def _checker() -> Callable[[DictConfig], Views]:
     """Check a cell and open its data; what cells have in common is looked at once."""
+    answers: dict[str, Any] = {}
 
-    @cache
-    def launcher(key: str) -> InputError | None:
-        return _error_of(lambda: check_launcher(seen[key]))
+    def once(action: Callable[[DictConfig], Answer], config: DictConfig, *keys: str) -> Answer:
+        """Result or error of an action that depends on these keys alone."""
+        values = plain(config)
+        read = json.dumps([action.__name__, *(values[key] for key in keys)], sort_keys=True)
+        if read not in answers:
+            try:
+                answers[read] = action(config)
+            except InputError as error:
+                answers[read] = error
+        answer = answers[read]
+        if isinstance(answer, InputError):
+            raise answer
+        result: Answer = answer
+        return result
 
-    @cache
-    def skeleton(key: str) -> InputError | None:
-        return _error_of(lambda: build_skeleton(seen[key]))
-
-    @cache
-    def data(key: str) -> dict[str, Any] | InputError:
-        try:
-            return open_data(seen[key])
-        except InputError as error:
-            return error
-
-    seen: dict[str, DictConfig] = {}
-
-    def look(config: DictConfig) -> dict[str, Any]:
+    def check_cell(config: DictConfig) -> Views:
         check(config)
         if config.launcher.name != LauncherName.slurm:
             check_device(config)
-        values = plain(config)
-        machines = json.dumps([values["launcher"], values["trainer"]], sort_keys=True)
-        seen[machines] = config
-        if error := launcher(machines):
-            raise error
-        network = json.dumps([values["model"], values["task"], values["freeze"]], sort_keys=True)
-        seen[network] = config
-        if error := skeleton(network):
-            raise error
+        once(_check_launcher, config, "launcher", "trainer")
+        once(_check_network, config, "model", "task", "freeze")
         if config.mode not in (Mode.train, Mode.test):
             return {}
-        read = json.dumps([values["dataset"], values["task"], values["mode"]], sort_keys=True)
-        seen[read] = config
-        views = data(read)
-        if isinstance(views, InputError):
-            raise views
+        views: Views = once(open_data, config, "dataset", "task", "mode")
         if config.mode == Mode.train:
             count_steps(config.schedule, len(views["train"]))
         return views
 
-    return look
+    return check_cell
 
 
-def _error_of(action: Callable[[], Any]) -> InputError | None:
-    try:
-        action()
-    except InputError as error:
-        return error
-    return None
+def _check_network(config: DictConfig) -> None:
+    build_skeleton(config)
 
 
-def _refusal(refused: dict[str, list[str]], count: int) -> str:
-    number = sum(map(len, refused.values()))
-    lines = [f"{number} of {count} cells cannot run, and nothing was queued:"]
-    for message, names in refused.items():
-        lines += [f"  {', '.join(names)}:", f"    {message}"]
-    return "\n".join(lines)
-
-
-def _cell(planned: Planned, directory: Path) -> Cell:
-    config = planned.config
-    return Cell(
-        planned.name,
-        os.path.relpath(directory, Path(config.results_dir)),
-        experiment(config),
-        str(config.mode),
-        list(config.task.headline),
-    )
+def _check_launcher(config: DictConfig) -> None:
+    launcher = config.launcher
+    if launcher.name == LauncherName.slurm:
+        check_slurm(config)
+    if launcher.name == LauncherName.local:
+        wanted, here = count_gpus(config), visible_gpus(config)
+        if wanted * launcher.jobs > len(here):
+            raise InputError(
+                f"launcher.jobs={launcher.jobs} cells at once with {wanted} GPUs each need "
+                f"{wanted * launcher.jobs}, and this machine has {len(here)}. Type "
+                f"launcher.jobs={max(1, len(here) // wanted)}, or fewer trainer.devices."
+            )

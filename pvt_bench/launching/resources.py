@@ -1,8 +1,8 @@
-"""What a cell asks of the machines that run it: the launcher's keys, and what users type for
+"""Resources of the machines that run a cell: the launcher's keys, and options that users type for
 `sbatch` beside them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,20 +11,20 @@ from pvt_bench.config.schema import Gpus, LauncherName, read_gpus
 from pvt_bench.errors import InputError
 
 TYPED = "launcher.additional_parameters"
-# The launcher has to know these itself, to save in time and to find its jobs again.
+# The launcher sets these itself, to save in time and to find its jobs again.
 OWN = {
     "array": "launcher.jobs=16, the number of cells at once",
     "time": "launcher.timeout_min=1440, in minutes",
     "signal": "launcher.signal_delay_s=120, in seconds",
 }
-# Other ways to say what a key says; SLURM takes one of them.
+# Other options for the same; SLURM takes one of them.
 EXCLUSIVE = {
     "mem": ("mem_per_cpu", "mem_per_gpu"),
     "cpus_per_task": ("cpus_per_gpu",),
 }
 KEYS = {"mem": "mem_gb"}
 GPU_OPTIONS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
-# Parts of a GPU: how many GPUs they come from is not for us to know.
+# Parts of a GPU, of an unknown number of GPUs.
 SHARES = ("mps", "shard")
 MEGABYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
@@ -44,8 +44,8 @@ def visible_gpus(config: DictConfig) -> list[int]:
 
 
 def for_slurm(config: DictConfig, name: str) -> dict[str, Any]:
-    """The options of submitit for a cell's job of that name; what the user types for `sbatch` is
-    sent as it is, and what says the same is left out.
+    """Options of submitit for a cell's job of that name; what the user types for `sbatch` is sent
+    as it is, in place of the key for the same.
 
     Raises:
         InputError: the user types two things that cannot both be.
@@ -87,7 +87,7 @@ def _gpus(config: DictConfig) -> Gpus:
 
 
 def _check_processes(config: DictConfig, typed: Mapping[str, Any]) -> None:
-    """Refuse a typed number of processes that is not the one that the cell reckons with."""
+    """Refuse options that the launcher sets itself, and another number of processes."""
     for key, instead in OWN.items():
         if key in typed:
             raise InputError(f"{TYPED}.{key}: the launcher sets it itself. Type {instead}.")
@@ -101,13 +101,12 @@ def _check_processes(config: DictConfig, typed: Mapping[str, Any]) -> None:
 
 
 def _check_same(key: str, ours: Any, typed: Mapping[str, Any]) -> None:
-    """Refuse an option that is typed otherwise than the key that sets it."""
+    """Refuse a typed option that contradicts the key for the same."""
     if ours is None:
         return
     own = {"nodes": "trainer.num_nodes", "ntasks_per_node": "trainer.devices"}
     name = own.get(key, f"launcher.{KEYS.get(key, key)}")
-    same: Callable[[Any, Any], bool] = _same_memory if key == "mem" else _same_text
-    if key in typed and not same(ours, typed[key]):
+    if key in typed and _canonical(key, ours) != _canonical(key, typed[key]):
         raise InputError(
             f"{name} says {key}={ours}, and {TYPED} says {key}={typed[key]}. Type one of the two; "
             f"{name} is enough."
@@ -121,7 +120,7 @@ def _check_same(key: str, ours: Any, typed: Mapping[str, Any]) -> None:
 
 
 def _types_gpus(config: DictConfig, typed: Mapping[str, Any]) -> bool:
-    """Whether the user types GPUs for `sbatch`, as many as the cell can use."""
+    """Whether the user types GPUs for `sbatch`; refuse another number than the cell can use."""
     found = {key: str(typed[key]) for key in GPU_OPTIONS if key in typed}
     if not names_gpus(found):
         return False
@@ -155,7 +154,7 @@ def _types_gpus(config: DictConfig, typed: Mapping[str, Any]) -> bool:
 
 
 def names_gpus(options: Mapping[str, str]) -> bool:
-    """Whether options of `sbatch` ask for GPUs; other generic resources are no matter of ours."""
+    """Whether options of `sbatch` ask for GPUs, and not only for other generic resources."""
     parts = [part.split(":")[0] for part in options.get("gres", "").split(",")]
     return bool(options.keys() - {"gres"}) or any(part in ("gpu", *SHARES) for part in parts)
 
@@ -188,14 +187,7 @@ def _of(kinds: set[str]) -> str:
     return f" of type {', '.join(named)}" if named else ""
 
 
-def _same_text(ours: Any, typed: Any) -> bool:
-    return str(ours) == str(typed)
-
-
-def _same_memory(ours: Any, typed: Any) -> bool:
-    return _megabytes(str(ours)) == _megabytes(str(typed))
-
-
-def _megabytes(text: str) -> float | str:
-    found = re.fullmatch(r"(\d+)([KMGT]?)B?", text.upper())
-    return int(found[1]) * MEGABYTES[found[2] or "M"] if found else text
+def _canonical(key: str, value: Any) -> float | str:
+    """A value of an option as text; memory in megabytes."""
+    found = re.fullmatch(r"(\d+)([KMGT]?)B?", str(value).upper()) if key == "mem" else None
+    return int(found[1]) * MEGABYTES[found[2] or "M"] if found else str(value)

@@ -1,6 +1,9 @@
-"""From composed cells to their table: plan, claim, start, wait."""
+"""From composed cells to their table: plan, claim, start, wait.
 
-import os
+`python -m pvt_bench.launching.starting SWEEP RECORD ...` is the process that launcher=local leaves
+behind with launcher.detach=true: it starts the cells of these records, and sees the sweep through.
+"""
+
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,17 +15,15 @@ from omegaconf import DictConfig
 
 from pvt_bench.config.schema import LauncherName
 from pvt_bench.errors import InputError
+from pvt_bench.launching.cell import thaw
 from pvt_bench.launching.preparing import Planned, claim, make_absolute, note_launches, plan
-from pvt_bench.launching.states import FAILURES, State, look
-from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
+from pvt_bench.launching.sweep import FAILURES, Cell, State, Sweep, look, sweep_name
 from pvt_bench.launching.watching import conclude, parents_of_cells
 from pvt_bench.launching.work import Claimed, Local, RunHere, Work, begin, see_through
-from pvt_bench.names import experiment
-from pvt_bench.records import find_record
 from pvt_bench.screen import say, warn
 from pvt_bench.tracking.addresses import choose_uri, keep, sqlite_file, without_password
 from pvt_bench.tracking.environment import launch_here
-from pvt_bench.tracking.parent import PARENT_TAG, adopt, open_parents
+from pvt_bench.tracking.parent import adopt, open_parents
 
 
 def launch(
@@ -44,30 +45,19 @@ def launch(
     """
     configs = [make_absolute(config) for config in configs]
     config = configs[0]
-    if config.launcher.detach and config.launcher.name == LauncherName.in_process:
-        raise InputError(
-            "launcher.detach=true: cells that run in this process end with it. Type launcher=local "
-            "or launcher=slurm."
-        )
     uri = keep(choose_uri(config.tracking.uri, config.results_dir))
     typed = [without_password(word) for word in typed]
+    _check_launcher(config, uri)
     for each in configs:
         # A cell may start where the environment is another.
         each.tracking.uri = uri
-    if config.launcher.name == LauncherName.slurm and sqlite_file(uri):
-        warn(
-            "the MLflow store is a sqlite file, which is for one host: with nodes on several, type "
-            "tracking.uri=http://host:5000 of a tracking server"
-        )
     planned = plan(configs, swept)
-    results_dir = Path(config.results_dir)
-    records = [find_record(each.config, each.data) for each in planned]
-    places = [os.path.relpath(record, results_dir) for record in records]
-    name = sweep_name(title, places)
-    experiments = [experiment(each) for each in configs]
+    places = [each.cell.place for each in planned]
+    results_dir, name = Path(config.results_dir), sweep_name(title, places)
     (results_dir / "sweeps").mkdir(parents=True, exist_ok=True)
     # Two launches of the same sweep: the second one finds each cell claimed.
     with FileLock(results_dir / "sweeps" / f".{name}.lock"):
+        experiments = [each.cell.experiment for each in planned]
         parents = open_parents(uri, results_dir, name, experiments, " ".join(typed))
         sweep = Sweep(name, results_dir, typed, [], parents, uri)
         sweep, to_do = _claim_all(sweep, planned, dataset_line)
@@ -90,6 +80,19 @@ def failed(states: Sequence[State]) -> bool:
     return any(state.word in FAILURES for state in states)
 
 
+def _check_launcher(config: DictConfig, uri: str) -> None:
+    if config.launcher.detach and config.launcher.name == LauncherName.in_process:
+        raise InputError(
+            "launcher.detach=true: cells that run in this process end with it. Type launcher=local "
+            "or launcher=slurm."
+        )
+    if config.launcher.name == LauncherName.slurm and sqlite_file(uri):
+        warn(
+            "the MLflow store is a sqlite file, which is for one host: with nodes on several, type "
+            "tracking.uri=http://host:5000 of a tracking server"
+        )
+
+
 def _claim_all(
     sweep: Sweep, planned: Sequence[Planned], dataset_line: Callable[[DictConfig], str]
 ) -> tuple[Sweep, list[Claimed]]:
@@ -97,11 +100,9 @@ def _claim_all(
     cells: dict[str, Cell] = {}
     mine = launch_here()
     for each in planned:
-        parent = sweep.parents.get(experiment(each.config))
-        tags = {PARENT_TAG: parent} if parent else {}
-        cell, has_to_run = claim(each, sweep.name, mine, dataset_line(each.config), tags)
-        if cell.place not in cells and has_to_run:
-            to_do.append(Claimed(sweep.record(cell).resolve(), each.config))
+        cell = each.cell
+        if claim(each, sweep, mine, dataset_line(each.config)) and cell.place not in cells:
+            to_do.append(Claimed(each.record.resolve(), each.config))
         cells.setdefault(cell.place, cell)
     sweep = replace(sweep, cells=list(cells.values()))
     sweep.write()
@@ -111,16 +112,28 @@ def _claim_all(
 def _detach(sweep: Sweep, work: Work) -> list[State]:
     """Leave the cells to themselves; on this machine a process stays behind to start them."""
     if isinstance(work, Local):
-        directories = [str(each.directory) for each in work.to_do]
-        command = [sys.executable, "-m", "pvt_bench.launching.detached", str(sweep.directory)]
+        directories = [each.directory for each in work.to_do]
+        command = [sys.executable, "-m", "pvt_bench.launching.starting", str(sweep.directory)]
         with (sweep.directory / "launcher.log").open("a") as log:
             stay = subprocess.Popen(
-                [*command, *directories],
+                [*command, *map(str, directories)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        note_launches(map(Path, directories), [launch_here(stay.pid)] * len(directories))
+        note_launches(directories, [launch_here(stay.pid)] * len(directories))
     say(f"python -m pvt_bench.status sweep={sweep.name} shows how the cells stand")
     return look(sweep)
+
+
+def main() -> None:
+    """Start the cells that are typed on this machine, and see them through to their table."""
+    directory, *directories = map(Path, sys.argv[1:])
+    sweep = Sweep.read(directory)
+    to_do = [Claimed(each, thaw(each)[0]) for each in directories]
+    see_through(sweep, Local(sweep, to_do))
+
+
+if __name__ == "__main__":
+    main()

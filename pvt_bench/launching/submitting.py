@@ -18,8 +18,11 @@ from submitit.core.utils import (
 )
 
 from pvt_bench.errors import InputError, nearest
-from pvt_bench.launching.asking import (
+from pvt_bench.launching.cell import Submitted
+from pvt_bench.launching.jobs import (
     LONG_PATIENCE_S,
+    Job,
+    Launch,
     NoAnswer,
     Spoken,
     ask_once,
@@ -27,9 +30,8 @@ from pvt_bench.launching.asking import (
     insist,
     lines_of,
     quote,
+    rows_of,
 )
-from pvt_bench.launching.cell import Submitted
-from pvt_bench.launching.jobs import Job, Launch
 from pvt_bench.launching.resources import for_slurm
 from pvt_bench.screen import say
 
@@ -167,10 +169,7 @@ def _words(error: Exception) -> str:
 
 def _read_scripts(spoken: Spoken) -> dict[str, str]:
     """The job's number by the script that it was submitted with."""
-    lines = [line.split("|", 2) for line in lines_of(spoken)]
-    if any(len(line) < 3 for line in lines):
-        raise NoAnswer(quote(spoken))
-    return {script: number for number, state, script in lines if Job(state).alive}
+    return {script: number for number, state, script in rows_of(spoken) if Job(state).alive}
 
 
 def _read_partitions(spoken: Spoken) -> list[str]:

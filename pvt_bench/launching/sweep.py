@@ -1,18 +1,28 @@
-"""Which cells a sweep has: `results/sweeps/<name>/sweep.json`, without torch."""
+"""Cells of a sweep, listed in `results/sweeps/<name>/sweep.json`, and how they stand; no torch."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.files import replace
+from pvt_bench.launching.jobs import GONE, Job, ask, job_key
+from pvt_bench.launching.jobs import UNKNOWN as NO_ANSWER
 from pvt_bench.screen import warn
-from pvt_bench.tracking.record import read_status
+from pvt_bench.tracking.heartbeat import HEARTBEAT, is_fresh
+from pvt_bench.tracking.reading import read_status
 
 FILE = "sweep.json"
+DONE, RUNNING, QUEUED, UNKNOWN = "done", "running", "queued", "unknown"
+STOPPED, FAILED, LOST = "stopped", "failed", "lost"
+# These change by themselves; the others wait for the command to be typed again.
+UNDER_WAY = (RUNNING, QUEUED, UNKNOWN)
+FAILURES = (FAILED, LOST, STOPPED)
+LAST_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -54,20 +64,15 @@ class Sweep:
         return self.results_dir / cell.place
 
     def status(self, cell: Cell) -> dict[str, Any]:
-        """The status of a cell's record; of one that is gone or unreadable, that it is missing."""
+        """The status of a cell's record; "missing" where it is gone or unreadable."""
         directory = self.record(cell)
-        if not (directory / "status.json").exists():
-            return {"state": "missing", "error": f"{directory} is gone", "result": None}
         try:
-            return read_status(directory)
-        except InputError as error:
-            return {"state": "missing", "error": str(error), "result": None}
-
-    def _is_sound(self) -> bool:
-        texts = [self.name, self.uri, *self.typed, *self.parents.keys(), *self.parents.values()]
-        for cell in self.cells:
-            texts += [cell.name, cell.place, cell.experiment, cell.mode, *cell.headline]
-        return all(isinstance(text, str) for text in texts)
+            if (directory / "status.json").exists():
+                return read_status(directory)
+            error = f"{directory} is gone"
+        except InputError as damage:
+            error = str(damage)
+        return {"state": "missing", "error": error, "result": None}
 
     def write(self) -> None:
         """Write the sweep's file as a whole."""
@@ -83,7 +88,7 @@ class Sweep:
             values = json.loads((directory / FILE).read_bytes())
             cells = [Cell(**each) for each in values.pop("cells")]
             sweep = cls(results_dir=directory.parents[1], cells=cells, **values)
-            if not sweep._is_sound():
+            if not all(isinstance(text, str) for text in sweep._texts()):
                 raise TypeError("its fields are of other kinds")
             return sweep
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -91,6 +96,12 @@ class Sweep:
                 f"{directory / FILE} is not the file of a sweep ({error}). Type the command of the "
                 "sweep again: it is written anew, and nothing that is finished runs again."
             ) from error
+
+    def _texts(self) -> list[str]:
+        texts = [self.name, self.uri, *self.typed, *self.parents.keys(), *self.parents.values()]
+        for cell in self.cells:
+            texts += [cell.name, cell.place, cell.experiment, cell.mode, *cell.headline]
+        return texts
 
 
 def sweep_name(title: str, places: Sequence[str]) -> str:
@@ -126,3 +137,73 @@ def find_sweep(results_dir: Path, name: str) -> Path:
             f"There is no sweep {name} in {results_dir / 'sweeps'}. {nearest(name, names)}"
         )
     return matching[-1]
+
+
+@dataclass(frozen=True)
+class State:
+    """word: one of those above; why: of one that waits, is unknown or went wrong; job: SLURM's last
+    word."""
+
+    cell: Cell
+    word: str
+    why: str
+    status: Mapping[str, Any]
+    job: Job
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """What the record notes of the job that runs the cell; empty where there was none."""
+        return self.status.get("launch") or {}
+
+
+def look(sweep: Sweep) -> list[State]:
+    """How all cells stand now; the scheduler is asked once."""
+    statuses = [sweep.status(cell) for cell in sweep.cells]
+    launches = [s["launch"] for s in statuses if s.get("launch") and s["state"] != "finished"]
+    jobs = ask(launches)
+    states = []
+    for cell, status in zip(sweep.cells, statuses, strict=True):
+        launch = status.get("launch")
+        job = jobs.get(job_key(launch), Job()) if launch else Job()
+        word, why = _word(status, job, is_fresh(sweep.record(cell) / HEARTBEAT))
+        states.append(State(cell, word, why, status, job))
+    return states
+
+
+def _word(status: Mapping[str, Any], job: Job, beats: bool) -> tuple[str, str]:
+    state, error = status["state"], status.get("error") or ""
+    if state == "finished":
+        return DONE, ""
+    # A job that SLURM has requeued waits again, whatever its last attempt has noted.
+    if job.state == "PENDING":
+        return QUEUED, job.reason
+    if state == "running" and beats and (job.alive or not job.state):
+        return RUNNING, ""
+    if state in ("queued", "interrupted", "running") and job.state == NO_ANSWER:
+        return UNKNOWN, f"SLURM does not answer ({job.reason})"
+    if state in ("queued", "interrupted") and job.alive:
+        return QUEUED, "starting"
+    ended = {"failed": FAILED, "interrupted": STOPPED, "missing": LOST}
+    return (ended[state], error) if state in ended else (LOST, _how_lost(status, job))
+
+
+def _how_lost(status: Mapping[str, Any], job: Job) -> str:
+    if job.alive:
+        return "the job runs, but its process gives no sign of life"
+    by_slurm = job.state not in ("", GONE)
+    ended = f"the job ended as {job.state}" if by_slurm else "its process is gone"
+    if status["state"] != "running":
+        ended += " before it could write to the record"
+    words = _last_words((status.get("launch") or {}).get("log"))
+    return f"{ended}: {words}" if words else ended
+
+
+def _last_words(log: str | None) -> str:
+    """What the scheduler wrote into a job's log at its end: its reason, if it is there at all."""
+    if not log or not Path(log).is_file():
+        return ""
+    lines = Path(log).read_text(errors="replace").splitlines()[-LAST_LINES:]
+    errors = [line.strip() for line in lines if "error:" in line.lower()]
+    # Of a job killed for its memory, SLURM's state says no more than that it failed.
+    about_memory = [line for line in errors if re.search(r"memory|oom", line, re.IGNORECASE)]
+    return (about_memory or errors or [""])[-1]

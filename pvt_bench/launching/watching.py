@@ -1,19 +1,27 @@
-"""From a sweep that was started to its table: waiting, and settling what ended without a word."""
+"""Waiting for the cells of a sweep, settling what ended without a word, and the sweep's table."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
-from pvt_bench.launching.states import LOST, STOPPED, UNDER_WAY, State, look
-from pvt_bench.launching.summary import count, is_complete, to_markdown, write
-from pvt_bench.launching.sweep import Sweep
-from pvt_bench.screen import say
+import pandas as pd
+
+from pvt_bench.escaping import markdown, markdown_code, to_csv
+from pvt_bench.files import replace
+from pvt_bench.launching.sweep import DONE, LOST, STOPPED, UNDER_WAY, State, Sweep, look
+from pvt_bench.screen import say, show_rows
 from pvt_bench.tracking.lease import AlreadyRunning
+from pvt_bench.tracking.metrics import MetricsFile
 from pvt_bench.tracking.parent import close_parents, end_runs
+from pvt_bench.tracking.reading import mlflow_run
 from pvt_bench.tracking.record import Record
 
 LOOK_EVERY_S = 2.0
 SAY_EVERY_S = 60.0
+COSTS = {"params": "cost/params_m", "GFLOPs": "cost/gflops"}
+Cells = list[str | float | None]
 
 
 def wait(sweep: Sweep, step: Callable[[], bool] = lambda: False) -> list[State]:
@@ -25,31 +33,13 @@ def wait(sweep: Sweep, step: Callable[[], bool] = lambda: False) -> list[State]:
     while True:
         more = step()
         states = look(sweep)
-        words = count(states)
-        if (words != said and time.monotonic() - last > LOOK_EVERY_S) or _overdue(last):
+        words, passed = count(states), time.monotonic() - last
+        if (words != said and passed > LOOK_EVERY_S) or passed > SAY_EVERY_S:
             say(f"{sweep.name}: {words}")
             said, last = words, time.monotonic()
         if not more and not any(state.word in UNDER_WAY for state in states):
             return states
         time.sleep(LOOK_EVERY_S)
-
-
-def settle(sweep: Sweep, states: Sequence[State]) -> list[State]:
-    """Note in records and in MLflow how those cells ended that could not say so themselves."""
-    ends = {}
-    for state in states:
-        status = state.status
-        if state.word != LOST or status["state"] not in ("running", "queued"):
-            continue
-        cancelled = state.job.state == "CANCELLED"
-        with suppress(AlreadyRunning), Record.reopen(sweep.record(state.cell)) as record:
-            record.update(state="interrupted" if cancelled else "failed", error=state.why)
-            run_id = (status.get("mlflow") or {}).get("run_id")
-            if run_id:
-                ends[run_id] = "KILLED" if cancelled else "FAILED"
-    if ends:
-        end_runs(sweep.uri, sweep.results_dir, ends)
-    return look(sweep) if ends or any(state.word == LOST for state in states) else list(states)
 
 
 def conclude(sweep: Sweep, states: Sequence[State]) -> list[State]:
@@ -59,13 +49,29 @@ def conclude(sweep: Sweep, states: Sequence[State]) -> list[State]:
     return states
 
 
+def settle(sweep: Sweep, states: Sequence[State]) -> list[State]:
+    """Note in records and in MLflow how those cells ended that could not say so themselves."""
+    ends = {}
+    for state in states:
+        if state.word != LOST or state.status["state"] not in ("running", "queued"):
+            continue
+        cancelled = state.job.state == "CANCELLED"
+        with suppress(AlreadyRunning), Record.reopen(sweep.record(state.cell)) as record:
+            record.update(state="interrupted" if cancelled else "failed", error=state.why)
+            if run_id := mlflow_run(state.status):
+                ends[run_id] = "KILLED" if cancelled else "FAILED"
+    if ends:
+        end_runs(sweep.uri, sweep.results_dir, ends)
+    return look(sweep) if ends or any(state.word == LOST for state in states) else list(states)
+
+
 def close(sweep: Sweep, states: Sequence[State]) -> None:
     """Write the sweep's table, and end its parents in MLflow where no cell is under way."""
     files = write(sweep, states)
-    if any(state.word in UNDER_WAY for state in states):
+    words = {state.word for state in states}
+    if words & set(UNDER_WAY):
         return
-    stopped = any(state.word == STOPPED for state in states)
-    end = "FINISHED" if is_complete(states) else "KILLED" if stopped else "FAILED"
+    end = "FINISHED" if words <= {DONE} else "KILLED" if STOPPED in words else "FAILED"
     note = to_markdown(sweep, states)
     close_parents(sweep.uri, sweep.results_dir, sweep.parents.values(), end, note, files)
 
@@ -81,11 +87,84 @@ def parents_of_cells(sweep: Sweep) -> dict[str, str]:
     parents = {}
     for cell in sweep.cells:
         status = sweep.status(cell)
-        run_id = (status.get("mlflow") or {}).get("run_id")
+        run_id = mlflow_run(status)
         if status["state"] == "finished" and run_id and cell.experiment in sweep.parents:
             parents[run_id] = sweep.parents[cell.experiment]
     return parents
 
 
-def _overdue(last: float) -> bool:
-    return time.monotonic() - last > SAY_EVERY_S
+def show(sweep: Sweep, states: Sequence[State]) -> None:
+    """Print the table."""
+    headings, rows = tabulate(states)
+    show_rows(f"{sweep.name}: {count(states)}", headings, rows, f"sweep: {sweep.directory}")
+
+
+def write(sweep: Sweep, states: Sequence[State]) -> list[Path]:
+    """Write `table.md` and `table.csv` into the sweep's directory; their paths."""
+    headings, rows = tabulate(states)
+    # As objects: pandas' own texts take no halves of characters.
+    table = pd.DataFrame(rows, columns=headings, dtype=object)
+    texts = {"table.md": to_markdown(sweep, states), "table.csv": to_csv(table)}
+    for name, text in texts.items():
+        replace(sweep.directory / name, text.encode())
+    return [sweep.directory / name for name in texts]
+
+
+def to_markdown(sweep: Sweep, states: Sequence[State]) -> str:
+    """The table with the command that made it."""
+    headings, rows = tabulate(states)
+    lines = [headings, ["---"] * len(headings), *([_text(value) for value in row] for row in rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    command = markdown_code(" ".join(["python -m pvt_bench", *sweep.typed]))
+    return f"# {markdown(sweep.name)}\n\n{count(states)}: {command}\n\n{table}\n"
+
+
+def tabulate(states: Sequence[State]) -> tuple[list[str], list[Cells]]:
+    """Headings and rows: the cell, how it stands, its figures, what went wrong or is awaited."""
+    found = [_figures(state) for state in states]
+    names = list(dict.fromkeys(name for each in found for name in each))
+    with_why = any(state.why for state in states)
+    rows: list[Cells] = []
+    for state, each in zip(states, found, strict=True):
+        row: Cells = [state.cell.name, state.word, *(each.get(name) for name in names)]
+        rows.append([*row, state.why.splitlines()[0] if state.why else ""] if with_why else row)
+    return ["cell", "state", *names, *(["why"] if with_why else [])], rows
+
+
+def count(states: Sequence[State]) -> str:
+    """How many cells stand how: `3 done, 1 failed`."""
+    return ", ".join(f"{number} {word}" for word, number in Counter(s.word for s in states).items())
+
+
+def progress(sweep: Sweep, state: State) -> str:
+    """Step of a running cell and the time left, from its metrics."""
+    steps = state.status.get("steps")
+    points = MetricsFile(sweep.record(state.cell) / "metrics.jsonl").tail()
+    if not steps or not points:
+        return ""
+    first, last = points[0], points[-1]
+    done = f"step {last.step} of {steps}"
+    if last.step == first.step:
+        return done
+    left = int((steps - last.step) * (last.time - first.time) / (last.step - first.step))
+    hours, minutes = left // 3600, left // 60 % 60
+    clock = f"{hours} h {minutes:02} min" if hours else f"{minutes} min {left % 60:02} s"
+    return f"{done}, {clock} left"
+
+
+def _figures(state: State) -> dict[str, float]:
+    """The main figures of a finished cell, scores in hundredths."""
+    row, cell = state.status.get("result") or {}, state.cell
+    if cell.mode == "speed":
+        return {name.removeprefix("speed/"): value for name, value in row.items()}
+    shown = {name: row[metric] for name, metric in COSTS.items() if metric in row}
+    if cell.mode == "cost":
+        return shown
+    shown |= {name: 100 * row[f"val/{name}"] for name in cell.headline if f"val/{name}" in row}
+    return shown | ({"seconds": row["seconds"]} if "seconds" in row else {})
+
+
+def _text(value: str | float | None) -> str:
+    if value is None:
+        return "–"
+    return markdown(value) if isinstance(value, str) else f"{value:.1f}"

@@ -5,25 +5,27 @@ import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import psutil
+import submitit
 from omegaconf import DictConfig
 
 from pvt_bench.commands import INTERRUPTED
 from pvt_bench.config.schema import LauncherName, plain
 from pvt_bench.errors import InputError, Interrupted
-from pvt_bench.launching.cell import run_cell
-from pvt_bench.launching.executors import LocalSlots
+from pvt_bench.launching.cell import Submitted, run_cell
 from pvt_bench.launching.preparing import note_launches
 from pvt_bench.launching.ranks import run_ranks
-from pvt_bench.launching.states import State
+from pvt_bench.launching.resources import count_gpus, visible_gpus
 from pvt_bench.launching.submitting import submit_to_slurm
-from pvt_bench.launching.summary import show
-from pvt_bench.launching.sweep import Sweep
-from pvt_bench.launching.watching import conclude, wait
+from pvt_bench.launching.sweep import State, Sweep
+from pvt_bench.launching.watching import conclude, show, wait
 from pvt_bench.outcome import Outcome
 from pvt_bench.screen import say
-from pvt_bench.tracking.record import Record, read_status
+from pvt_bench.tracking.environment import launch_here
+from pvt_bench.tracking.reading import read_status
+from pvt_bench.tracking.record import Record
 
 # Runs one cell in this process, and reports what goes wrong.
 RunHere = Callable[[Callable[[], Outcome]], None]
@@ -61,38 +63,70 @@ class Here:
         return False
 
     def stop(self) -> None:
-        """The one at work has stopped already; the others wait no longer."""
+        """Release those that wait; the one at work has stopped already."""
         _release(self.to_do)
         self.to_do = []
 
 
 class Local:
-    """Each cell a process of its own on this machine, some at a time."""
+    """Each cell a process of its own on this machine: `launcher.jobs` at a time, each in a slot
+    with GPUs of its own."""
 
     def __init__(self, sweep: Sweep, to_do: list[Claimed]) -> None:
         self.to_do = to_do
         self.folder = sweep.directory / "jobs"
-        self.slots: LocalSlots | None = None
+        self.jobs: list[submitit.Job[Any] | None] = []
+        if to_do:
+            self.config = to_do[0].config
+            self.jobs = [None] * self.config.launcher.jobs
 
     def step(self) -> bool:
-        """Put cells into the slots that are free."""
-        if self.to_do and self.slots is None:
-            self.slots = LocalSlots(self.to_do[0].config, self.folder)
-        if self.slots is None:
-            return False
-        for slot in self.slots.free():
+        """Put cells into the slots that are free; whether a process is left, since that of a
+        finished cell may still be writing to MLflow."""
+        for slot in self._free():
             if self.to_do:
                 directory = self.to_do[0].directory
-                note_launches([directory], [self.slots.start(slot, directory)])
+                job = self.jobs[slot] = self._submit(slot, directory)
+                note_launches([directory], [launch_here(int(job.job_id), str(job.paths.stdout))])
                 del self.to_do[0]
-        return not self.slots.all_free()
+        return len(self._free()) < len(self.jobs)
 
     def stop(self) -> None:
         """Ask those at work to save and to leave."""
         _release(self.to_do)
         self.to_do = []
-        if self.slots:
-            self.slots.stop()
+        for job in self.jobs:
+            if job is not None and job.get_info()["jobState"] == "RUNNING":
+                process = psutil.Process(int(job.job_id))
+                # A shell with the lines of `setup` hands no signal on.
+                for each in process.children() if self.config.launcher.setup else [process]:
+                    each.terminate()
+
+    def _free(self) -> list[int]:
+        return [
+            slot
+            for slot, job in enumerate(self.jobs)
+            if job is None or job.done(force_check=True) or job.get_info()["jobState"] != "RUNNING"
+        ]
+
+    def _submit(self, slot: int, directory: Path) -> submitit.Job[Any]:
+        launcher, gpus = self.config.launcher, count_gpus(self.config)
+        executor = submitit.LocalExecutor(self.folder, max_num_timeout=launcher.max_num_timeout)
+        executor.update_parameters(
+            timeout_min=launcher.timeout_min,
+            tasks_per_node=self.config.trainer.devices,
+            gpus_per_node=gpus,
+            visible_gpus=visible_gpus(self.config)[slot * gpus : (slot + 1) * gpus],
+            signal_delay_s=launcher.signal_delay_s,
+            stderr_to_stdout=True,
+            setup=list(launcher.setup),
+        )
+        # Ctrl-C in this terminal is for this process, which asks the cells to stop.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return executor.submit(Submitted(directory))
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
 
 class Slurm:
@@ -106,19 +140,16 @@ class Slurm:
         waiting = list(groups.values())
         try:
             while waiting:
-                self._submit(waiting[0])
+                directories = [each.directory for each in waiting[0]]
+                folder, config = sweep.directory / "jobs", waiting[0][0].config
+                launches = submit_to_slurm(directories, config, folder, sweep.name)
+                note_launches(directories, launches)
                 del waiting[0]
         except InputError:
             _release([each for group in waiting for each in group])
             raise
         if to_do:
             say(f"{len(to_do)} cells are queued")
-
-    def _submit(self, group: Sequence[Claimed]) -> None:
-        directories = [each.directory for each in group]
-        folder = self.sweep.directory / "jobs"
-        launches = submit_to_slurm(directories, group[0].config, folder, self.sweep.name)
-        note_launches(directories, launches)
 
     def step(self) -> bool:
         """All of them are in the queue."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+HEARTBEAT = "heartbeat"  # within a record
 BEAT_S = 10.0
 # Some missed beats, for a busy machine or a network file system that lags behind.
 LOST_AFTER_S = 90.0

@@ -2,71 +2,44 @@
 
 import logging
 import math
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from pvt_bench.escaping import one_line
-from pvt_bench.tracking.addresses import SQLITE, check_uri, sqlite_file, without_password
+from pvt_bench.tracking.addresses import check_uri, without_password
 from pvt_bench.tracking.metrics import Point
+from pvt_bench.tracking.publishing import ARTIFACTS, FOLDERS, Presentation, description
+from pvt_bench.tracking.reaching import exclusive, open_store, reason
+from pvt_bench.tracking.reading import mlflow_run
 from pvt_bench.tracking.record import Record
 
 if TYPE_CHECKING:
     from pvt_bench.tracking.store import Store, Value
 
-# Read by MLflow when it is imported or asked; what the user has set stays.
-QUIET_AND_QUICK = {
-    # One request is tried once: what fails is sent with the next push, training does not wait.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-# Eight runs on one host share a sqlite file, and each holds it for well under a second a push.
-SQLITE_PATIENCE_S = 60.0
 RETRY_AFTER_S = 180.0
 ENDED = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-NOTE_TAG = "mlflow.note.content"  # what the page shows as the description of a run
 METRIC_NAME = re.compile(r"[\w.\- :/]{1,250}")
 
 logger = logging.getLogger(__name__)
 
 
-def quiet_and_quick() -> None:
-    """Set MLflow's environment variables; call it before `import mlflow`."""
-    for name, value in QUIET_AND_QUICK.items():
-        os.environ.setdefault(name, value)
-
-
 class Mirror:
     """Keeps one MLflow run equal to a record, as far as durable checkpoints reach.
 
-    No method raises because of the store; `push` never waits for it, the others not for long. After
-    a failure it is left alone
-    for some minutes, except by `start` and `finish`; everything unsent goes with the next
-    success, in this process or a later one. Each metric has one value a step, however often a
-    process was killed between sending and noting.
+    No method raises because of the store; `push` never waits for it, the others not for long.
+    After a failure it is left alone for some minutes, except by `start` and `finish`; everything
+    unsent goes with the next success, in this process or a later one. Each metric has one value per
+    step, however often a process was killed between sending and noting.
 
     Args:
         record: an open record.
         uri: an address that `check_uri` accepts; None where another process mirrors the record.
-        experiment: its name; the experiment is made where it does not exist.
-        run_name: for people.
-        params: written once, when the run is new.
-        tags: what one filters by; set at every start.
-        datasets: what the run reads, for MLflow's inputs; see `Store.log_datasets`.
+        shown: how the run is shown; its params are written once, its tags at every start.
         retry_after: seconds for which a store that failed is left alone.
     """
 
@@ -74,20 +47,14 @@ class Mirror:
         self,
         record: Record,
         uri: str | None,
-        experiment: str,
-        run_name: str,
-        params: Mapping[str, object],
-        tags: Mapping[str, object],
+        shown: Presentation,
         retry_after: float = RETRY_AFTER_S,
-        datasets: Sequence[Mapping[str, str]] = (),
     ) -> None:
         if uri is not None:
             check_uri(uri)
-        self._record, self._uri, self._experiment = record, uri or "", experiment
-        self._shown = without_password(self._uri)
-        self._run_name, self._params, self._tags = run_name, dict(params), dict(tags)
+        self._record, self._uri, self._shown = record, uri or "", shown
+        self._address = without_password(self._uri)
         self._retry_after = retry_after
-        self._datasets = datasets
         self._description = ""
         noted = record.status.get("mlflow") or {}
         self._due: float = math.inf if noted.get("due") == "all" else noted.get("due", -1)
@@ -147,6 +114,19 @@ class Mirror:
         self.settle()
         self._description = text
 
+    def publish(self) -> None:
+        """Send all of a finished record that the store has not yet, and end the run."""
+        directory = self._record.directory
+        for path in (directory / name for name in ARTIFACTS):
+            if path.exists():
+                self.log_artifacts(path)
+        for folder in FOLDERS:
+            if (directory / folder).exists():
+                self.log_artifacts(directory / folder, folder=folder)
+        self.describe(description(directory))
+        self.finish("finished")
+        self._record.update(mirrored=not self.behind)
+
     def finish(self, state: str) -> None:
         """End the run in the record's `state`: finished (all points are sent), failed, interrupted.
 
@@ -184,8 +164,7 @@ class Mirror:
             store.log_artifact(run_id, *self._artifacts[0])
             del self._artifacts[0]
         if self._description:
-            text = self._description.replace("{run_id}", run_id)
-            store.set_tags(run_id, {NOTE_TAG: text})
+            store.describe(run_id, self._description.replace("{run_id}", run_id))
             self._description = ""
         if self._end is not None:
             # What is sent long afterwards shall not seem to have run until now.
@@ -196,25 +175,23 @@ class Mirror:
     def _opened(self) -> "tuple[Store, str]":
         if self._store is not None and self._run_id is not None:
             return self._store, self._run_id
-        quiet_and_quick()
-        from pvt_bench.tracking.store import Store
-
-        status = self._record.status
-        store = Store(self._uri, artifact_root(self._uri, self._record.results_dir))
+        status, shown, identity = self._record.status, self._shown, self._record.identity
+        store = open_store(self._uri, self._record.results_dir)
         run = store.open_run(
-            store.experiment(self._experiment),
-            self._run_name,
-            (status.get("mlflow") or {}).get("run_id"),
-            f"{self._record.identity} {status['created']}",
+            store.experiment(shown.experiment),
+            shown.name,
+            mlflow_run(status),
+            f"{identity} {status['created']}",
             datetime.fromisoformat(status.get("started") or status["created"]).timestamp(),
         )
         self._store, self._run_id = store, run.info.run_id
         self._note(behind=True)
-        store.log_params(run, self._params)
-        store.log_datasets(run, self._datasets)
+        store.log_params(run, shown.params)
+        store.log_datasets(run, shown.datasets)
         noted = {name: status.get(name) for name in ("commit", "host", "attempt")}
-        store.set_tags(self._run_id, {**noted, "identity": self._record.identity, **self._tags})
-        store.supersede(status.get("superseded", []), by=self._run_id)
+        store.set_tags(self._run_id, {**noted, "identity": identity, **shown.tags})
+        for old in status.get("superseded", []):
+            store.tag_if_there(old, "superseded_by", self._run_id, over=True)
         return store, self._run_id
 
     def _send_points(self, store: "Store", run_id: str) -> None:
@@ -263,7 +240,7 @@ class Mirror:
             logger.warning(
                 "MLflow at %s does not take the run (%s). Nothing is lost: the points are in %s, "
                 "and are sent later on, or when the same command is typed again.",
-                self._shown,
+                self._address,
                 reason(error),
                 self._record.directory / "metrics.jsonl",
             )
@@ -272,7 +249,7 @@ class Mirror:
 
     def _catch_up(self) -> None:
         if self.behind:
-            logger.warning("MLflow at %s is reached again and up to date.", self._shown)
+            logger.warning("MLflow at %s is reached again and up to date.", self._address)
         self._failed_at = None
         self._note(behind=False)
 
@@ -280,8 +257,8 @@ class Mirror:
         known = self._record.status.get("mlflow") or {}
         note = {
             "run_id": self._run_id or known.get("run_id"),
-            "uri": self._shown,
-            "experiment": self._experiment,
+            "uri": self._address,
+            "experiment": self._shown.experiment,
             "due": "all" if math.isinf(self._due) else self._due,
             "behind": behind,
         }
@@ -292,35 +269,3 @@ class Mirror:
         if name not in self._left_out:
             logger.warning("%s is left out of MLflow at a step: %s.", name, reason)
             self._left_out.add(name)
-
-
-@contextmanager
-def exclusive(uri: str) -> Iterator[None]:
-    """Hold the store where it is a sqlite file.
-
-    Processes that open a fresh one at once die over its schema; later ones wait for each other.
-    """
-    database = sqlite_file(uri)
-    if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock", timeout=SQLITE_PATIENCE_S):
-        yield
-    as_written = Path(uri.removeprefix(SQLITE)).parent
-    if as_written != database.parent:
-        # MLflow makes the folder of the address as it is written, escapes and all.
-        with suppress(OSError):
-            os.removedirs(as_written)
-
-
-def artifact_root(uri: str, results_dir: Path) -> Path | None:
-    """Where the files of runs lie: among the results, where the store is a file too."""
-    return results_dir / "mlflow-artifacts" if sqlite_file(uri) else None
-
-
-def reason(error: Exception) -> str:
-    """Why a store did not take something, on one line and without its password."""
-    # Of a failed request the innermost cause comes last, after the whole address.
-    text = str(error).rpartition("Caused by ")[2].strip() or type(error).__name__
-    return without_password(one_line(text.splitlines()[0]))[:300]

@@ -1,14 +1,14 @@
-"""The runs that hold a sweep's cells in MLflow: one in each experiment that the cells belong to."""
+"""Runs that hold a sweep's cells in MLflow: one in each experiment that the cells belong to.
+
+Where MLflow cannot be reached that is a warning, no more.
+"""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pvt_bench.tracking.mlflow import NOTE_TAG, artifact_root, exclusive, quiet_and_quick, reason
-
-if TYPE_CHECKING:
-    from pvt_bench.tracking.store import Store
+from pvt_bench.tracking.reaching import exclusive, open_store, reason
 
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -23,14 +23,12 @@ def open_parents(
     The ids of the parents by experiment; none where the store does not answer.
     """
     parents: dict[str, str] = {}
-
-    def work(store: "Store") -> None:
+    with _failure_told(), exclusive(uri):
+        store = open_store(uri, results_dir)
         for experiment in dict.fromkeys(experiments):
             run = store.open_run(store.experiment(experiment), sweep, None, f"sweep {sweep}")
             store.set_tags(run.info.run_id, {"sweep": sweep, "command": command, "kind": "sweep"})
             parents[experiment] = run.info.run_id
-
-    _reach(uri, results_dir, work)
     return parents
 
 
@@ -39,13 +37,12 @@ def adopt(uri: str, results_dir: Path, parents: Mapping[str, str], anew: bool = 
 
     parents: by the id of the child; anew: also those that have one, which is gone.
     """
-
-    def work(store: "Store") -> None:
+    if not parents:
+        return
+    with _failure_told(), exclusive(uri):
+        store = open_store(uri, results_dir)
         for child, parent in parents.items():
-            store.set_run_tag(child, PARENT_TAG, parent, over=anew)
-
-    if parents:
-        _reach(uri, results_dir, work)
+            store.tag_if_there(child, PARENT_TAG, parent, over=anew)
 
 
 def close_parents(
@@ -60,35 +57,27 @@ def close_parents(
 
     note: in Markdown, the run's description.
     """
-
-    def work(store: "Store") -> None:
+    with _failure_told(), exclusive(uri):
+        store = open_store(uri, results_dir)
         for parent in parents:
-            store.set_tags(parent, {NOTE_TAG: note})
+            store.describe(parent, note)
             for file in files:
                 store.log_artifact(parent, file, None)
             store.terminate(parent, state)
 
-    _reach(uri, results_dir, work)
-
 
 def end_runs(uri: str, results_dir: Path, states: Mapping[str, str]) -> None:
     """End the runs of cells whose processes could not; states by the id of the run."""
-
-    def work(store: "Store") -> None:
+    with _failure_told(), exclusive(uri):
+        store = open_store(uri, results_dir)
         for run_id, state in states.items():
             store.terminate(run_id, state)
 
-    _reach(uri, results_dir, work)
 
-
-def _reach(uri: str, results_dir: Path, work: Callable[["Store"], None]) -> None:
-    """Do some work in the store; where it cannot be done that is a warning, no more."""
-    quiet_and_quick()
-    from pvt_bench.tracking.store import Store
-
+@contextmanager
+def _failure_told() -> Iterator[None]:
     try:
-        with exclusive(uri):
-            work(Store(uri, artifact_root(uri, results_dir)))
+        yield
     # As in the mirror: whatever a store, a driver or a network may raise.
     except Exception as error:
         logger.warning(

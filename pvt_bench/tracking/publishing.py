@@ -10,8 +10,6 @@ from urllib.parse import quote
 from pvt_bench.errors import InputError
 from pvt_bench.escaping import markdown
 from pvt_bench.files import replace
-from pvt_bench.tracking.mlflow import Mirror
-from pvt_bench.tracking.record import Record
 
 FILE = "mlflow.json"
 DESCRIPTION = "description.md"
@@ -72,25 +70,6 @@ class Presentation:
         shown = cls.read(directory)
         if shown is not None:
             replace_fields(shown, datasets=datasets).write(directory)
-
-    def mirror(self, record: Record, uri: str | None) -> Mirror:
-        """The run in MLflow; see `Mirror`."""
-        return Mirror(
-            record, uri, self.experiment, self.name, self.params, self.tags, datasets=self.datasets
-        )
-
-
-def publish(record: Record, mirror: Mirror) -> None:
-    """Send MLflow all of a finished record that it has not yet."""
-    for name in ARTIFACTS:
-        if (record.directory / name).exists():
-            mirror.log_artifacts(record.directory / name)
-    for folder in FOLDERS:
-        if (record.directory / folder).exists():
-            mirror.log_artifacts(record.directory / folder, folder=folder)
-    mirror.describe(description(record.directory))
-    mirror.finish("finished")
-    record.update(mirrored=not mirror.behind)
 
 
 def description(directory: Path) -> str:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -35,6 +35,7 @@ T = TypeVar("T")
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 CONTEXT_TAG = "mlflow.data.context"  # the split that a dataset is read for
 RECORD_TAG = "pvt_bench.record"
+NOTE_TAG = "mlflow.note.content"  # what the page shows as the description of a run
 NOT_IN_NAMES = re.compile(r"[^\w.\- :/]")
 
 
@@ -127,17 +128,15 @@ class Store:
         for batch in _batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(run_id, tags=batch)
 
-    def set_run_tag(self, run_id: str, key: str, value: str, over: bool) -> None:
-        """Set a tag, if the run is there; one that it has only where `over` says so."""
+    def describe(self, run_id: str, text: str) -> None:
+        """Give the run a description in Markdown."""
+        self.set_tags(run_id, {NOTE_TAG: text})
+
+    def tag_if_there(self, run_id: str, key: str, value: str, over: bool) -> None:
+        """Set a tag, if the run is there; over: also one that it has."""
         run = self._find(run_id)
         if run is not None and (over or key not in run.data.tags):
             self._client.set_tag(run_id, key, value)
-
-    def supersede(self, run_ids: Iterable[str], by: str) -> None:
-        """Tag runs that were started over, where the store still has them."""
-        for run_id in run_ids:
-            if self._find(run_id) is not None:
-                self._client.set_tag(run_id, "superseded_by", by)
 
     def steps(self, run_id: str, metric: str) -> set[int]:
         """The steps at which the run has a value of the metric."""

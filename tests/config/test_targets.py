@@ -24,7 +24,7 @@ OTHERS = [
     "hydra.utils.instantiate",
     "pvt_bench.run.json.loads",
     "pvt_bench.launching.ranks.run_ranks",
-    "pvt_bench.tracking.metrics.replace",
+    "pvt_bench.files.replace",
     "pvt_bench.networks.detr.torch.load",
     "pvt_bench.networks.detr:torch.load",
     "pvt_bench.networks.detr.nn.Linear",

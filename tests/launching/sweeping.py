@@ -10,8 +10,7 @@ from mlflow.entities import Run
 
 from pvt_bench.config.command_line import Composed, compose_cells, sweep_title, swept_keys
 from pvt_bench.launching.starting import launch
-from pvt_bench.launching.states import State
-from pvt_bench.launching.sweep import Sweep, find_sweep
+from pvt_bench.launching.sweep import State, Sweep, find_sweep
 from pvt_bench.tracking.metrics import MetricsFile
 
 # Ten steps of the smallest classifier in a second; what each step logs can be counted.

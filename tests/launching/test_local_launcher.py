@@ -14,7 +14,7 @@ from sweeping import COST, TRAIN, losses_in, read_sweep, runs_in, stand, start
 
 from pvt_bench import status
 from pvt_bench.errors import InputError
-from pvt_bench.launching.states import DONE, FAILED, look
+from pvt_bench.launching.sweep import DONE, FAILED, look
 
 LOCAL = ("launcher=local", "trainer.checkpoint_every=5")
 

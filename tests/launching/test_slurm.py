@@ -27,8 +27,7 @@ from pvt_bench import status
 from pvt_bench.config.command_line import compose_cells
 from pvt_bench.errors import InputError
 from pvt_bench.launching.starting import failed
-from pvt_bench.launching.states import DONE, FAILED, STOPPED, State, look
-from pvt_bench.launching.sweep import Sweep
+from pvt_bench.launching.sweep import DONE, FAILED, STOPPED, State, Sweep, look
 from pvt_bench.launching.watching import conclude
 from pvt_bench.launching.watching import wait as wait_for_sweep
 

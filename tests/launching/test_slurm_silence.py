@@ -11,10 +11,9 @@ from sweeping import COST, read_sweep, start
 
 from pvt_bench import status
 from pvt_bench.errors import InputError
-from pvt_bench.launching import asking, submitting
+from pvt_bench.launching import jobs, submitting
 from pvt_bench.launching.starting import failed
-from pvt_bench.launching.states import DONE, QUEUED, STOPPED, UNKNOWN, look
-from pvt_bench.launching.sweep import Sweep
+from pvt_bench.launching.sweep import DONE, QUEUED, STOPPED, UNKNOWN, Sweep, look
 
 pytest_plugins = ("slurm_cluster",)
 
@@ -27,15 +26,15 @@ UNHEARD = f"echo '{TIMED_OUT}' >&2; exit 1"
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Know as little of SLURM as a new process."""
-    monkeypatch.setattr(asking, "_outage", asking._Outage(rest=0.1))
+    monkeypatch.setattr(jobs, "_outage", jobs._Outage(rest=0.1))
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     forget(monkeypatch)
-    monkeypatch.setattr(asking, "FIRST_REST_S", 0.1)
-    monkeypatch.setattr(asking, "FIRST_PAUSE_S", 0.1)
-    monkeypatch.setattr(asking, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(jobs, "FIRST_REST_S", 0.1)
+    monkeypatch.setattr(jobs, "FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(jobs, "PATIENCE_S", 1.0)
     monkeypatch.setattr(submitting, "LONG_PATIENCE_S", 5.0)
 
 

@@ -17,7 +17,7 @@ from pvt_bench.config.command_line import compose_cells
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import FROZEN, thaw
 from pvt_bench.launching.jobs import Job
-from pvt_bench.launching.states import (
+from pvt_bench.launching.sweep import (
     DONE,
     FAILED,
     LOST,
@@ -25,16 +25,19 @@ from pvt_bench.launching.states import (
     RUNNING,
     STOPPED,
     UNKNOWN,
+    Cell,
     State,
+    Sweep,
     _word,
     look,
+    sweep_name,
 )
-from pvt_bench.launching.summary import progress, tabulate, to_markdown
-from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
+from pvt_bench.launching.watching import progress, tabulate, to_markdown
 from pvt_bench.records import find_record
 from pvt_bench.tracking.addresses import default_uri
 from pvt_bench.tracking.environment import launch_here
 from pvt_bench.tracking.mlflow import Mirror
+from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.record import Record
 
 
@@ -238,7 +241,7 @@ def test_status_of_a_run_at_work_and_of_one_that_died(
     sweep = replace(sweep_of(results, "cell"), uri=uri)
     words = [f"results_dir={results}"]
     with open_cell(sweep, {"seed": 0}) as record:
-        Mirror(record, uri, "t", "cell", {}, {}).start()
+        Mirror(record, uri, Presentation("t", "cell", {}, {})).start()
         record.update(steps=100)
         for step in (10, 20):
             record.log(step, {"train/loss": 1.0})

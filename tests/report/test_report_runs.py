@@ -23,7 +23,7 @@ from pvt_bench.report.sources import database
 from pvt_bench.report.sources.runs import INFO, Runs, load_runs
 from pvt_bench.sync import send
 from pvt_bench.tracking import store
-from pvt_bench.tracking.record import read_status
+from pvt_bench.tracking.reading import read_status
 
 TRAIN = ("model=pvt_small", "task=coco_retinanet")
 POINTS = [(10, {"train/loss": 2.0, "train/images_seen": 40}), (20, {"train/loss": 1.0})]

@@ -27,6 +27,7 @@ from pvt_bench.tracking.addresses import (
     sqlite_file,
 )
 from pvt_bench.tracking.mlflow import Mirror
+from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.record import Record
 
 EXPERIMENT = "coco_retinanet"
@@ -48,7 +49,8 @@ def open_record(results_dir: Path, seed: int = 0, **options) -> Record:
 
 def mirror_of(record: Record, uri: str, params: dict | None = None, **options) -> Mirror:
     params = {"model": "pvt_small"} if params is None else params
-    return Mirror(record, uri, EXPERIMENT, "pvt_small seed0", params, {"mode": "train"}, **options)
+    shown = Presentation(EXPERIMENT, "pvt_small seed0", params, {"mode": "train"})
+    return Mirror(record, uri, shown, **options)
 
 
 def log(record: Record, steps: range) -> None:
@@ -291,6 +293,7 @@ import os, signal, sys
 from pathlib import Path
 from pvt_bench.tracking import store
 from pvt_bench.tracking.mlflow import Mirror
+from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.record import Record
 
 def then_die(name):
@@ -304,7 +307,7 @@ folder, uri, moment = sys.argv[1:]
 then_die(moment)
 with Record.open({"seed": 0}, folder, "coco_retinanet/digits/pvt-0", f"{0:010}") as record:
     record.begin()
-    mirror = Mirror(record, uri, "coco_retinanet", "pvt_small seed0", {}, {})
+    mirror = Mirror(record, uri, Presentation("coco_retinanet", "pvt_small seed0", {}, {}))
     mirror.start()
     for step in range(1, 21):
         record.log(step, {"train/loss": 1 / step})
@@ -474,7 +477,7 @@ def test_a_server_that_never_answers_holds_nobody_up(tmp_path, caplog, monkeypat
 def test_the_default_timeout_is_short():
     code = (
         "import os; os.environ.pop('MLFLOW_HTTP_REQUEST_TIMEOUT', None);"
-        "from pvt_bench.tracking.mlflow import quiet_and_quick; quiet_and_quick();"
+        "from pvt_bench.tracking.reaching import quiet_and_quick; quiet_and_quick();"
         "from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT as timeout,"
         " MLFLOW_HTTP_REQUEST_MAX_RETRIES as retries; print(timeout.get(), retries.get())"
     )
@@ -487,9 +490,11 @@ CHATTER = """
 import sys
 from pvt_bench.tracking.addresses import default_uri
 from pvt_bench.tracking.mlflow import Mirror
+from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.record import Record
 with Record.open({}, sys.argv[1], "a/b/c", "0123456789") as record:
-    mirror = Mirror(record, default_uri(sys.argv[1]), "a", "run", {"long": "x" * 9000}, {})
+    shown = Presentation("a", "run", {"long": "x" * 9000}, {})
+    mirror = Mirror(record, default_uri(sys.argv[1]), shown)
     mirror.start()
     record.log(1, {"train/loss": 1.0})
     mirror.finish("finished")

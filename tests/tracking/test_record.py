@@ -20,7 +20,8 @@ from pvt_bench.tracking.environment import (
     source_dirty,
     source_version,
 )
-from pvt_bench.tracking.record import Record, find_records, read_status
+from pvt_bench.tracking.reading import find_records, read_status
+from pvt_bench.tracking.record import Record
 
 CONFIG = {
     "seed": 0,
@@ -140,7 +141,7 @@ def test_rerun_starts_over_and_names_the_old_mlflow_run(tmp_path):
             assert record.status["superseded"] == superseded
             assert (record.status["state"], record.status["attempt"]) == ("queued", 0)
             assert "mlflow" not in record.status
-            assert not list(record.points())
+            assert not list(record.metrics.read())
             assert not (record.directory / "last.ckpt").exists()
             record.update(mlflow={"run_id": run_id})
     assert find_records(tmp_path) == [record.directory]
@@ -152,7 +153,7 @@ def test_points_read_back_the_same(tmp_path):
         record.log(1, values)
         text = (record.directory / "metrics.jsonl").read_text()
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-        (point,) = record.points()
+        (point,) = record.metrics.read()
         assert point.step == 1
         assert abs(point.time - time.time()) < 60
         assert math.isnan(point.values.pop("nan"))
@@ -166,11 +167,11 @@ def test_cut_drops_the_points_after_a_step(tmp_path):
     with open_record(tmp_path) as record:
         for step in range(1, 11):
             record.log(step, {"train/loss": 1 / step})
-        before = list(record.points())
+        before = list(record.metrics.read())
         record.cut(6)
-        assert list(record.points()) == before[:6]
+        assert list(record.metrics.read()) == before[:6]
         record.log(7, {"train/loss": 0.0})
-        assert [point.step for point in record.points()] == [1, 2, 3, 4, 5, 6, 7]
+        assert [point.step for point in record.metrics.read()] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_line_cut_short_is_ignored_and_cut_off(tmp_path):
@@ -180,14 +181,14 @@ def test_a_line_cut_short_is_ignored_and_cut_off(tmp_path):
         path = record.directory / "metrics.jsonl"
         whole = path.read_bytes()
         path.write_bytes(whole + whole[:20])
-        assert [point.step for point in record.points()] == [1, 2]
+        assert [point.step for point in record.metrics.read()] == [1, 2]
     with open_record(tmp_path) as record:
         assert path.read_bytes() == whole
         record.log(3, {"train/loss": 0.2})
-        assert [point.step for point in record.points()] == [1, 2, 3]
+        assert [point.step for point in record.metrics.read()] == [1, 2, 3]
         path.write_bytes(b"?\n" + path.read_bytes())
         with pytest.raises(InputError, match=r"not a point: '[?]'"):
-            list(record.points())
+            list(record.metrics.read())
 
 
 def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path):
@@ -206,7 +207,7 @@ with Record.open({{}}, {str(tmp_path)!r}, "a/b/c", {KEY!r}) as record:
             break
     resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
     record.log(step, {{"train/loss": 0.25}})
-    assert [point.step for point in record.points()] == list(range(step + 1)), step
+    assert [point.step for point in record.metrics.read()] == list(range(step + 1)), step
     assert 5 < step < 50
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

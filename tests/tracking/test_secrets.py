@@ -16,8 +16,7 @@ from test_mlflow_mirror import Server
 from pvt_bench import status, sync
 from pvt_bench.__main__ import main
 from pvt_bench.errors import InputError
-from pvt_bench.launching.states import DONE, look
-from pvt_bench.launching.sweep import read_sweeps
+from pvt_bench.launching.sweep import DONE, look, read_sweeps
 from pvt_bench.launching.watching import is_concluded
 from pvt_bench.report.__main__ import main as report
 from pvt_bench.tracking.addresses import VARIABLE, check_uri, explain_uri, reveal, without_password

@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from sweeping import losses_in
 
 from pvt_bench.tracking import heartbeat, holder
+from pvt_bench.tracking.heartbeat import HEARTBEAT
 from pvt_bench.tracking.lease import AlreadyRunning, Lease, TakenOver
 from pvt_bench.tracking.metrics import MetricsFile
-from pvt_bench.tracking.record import HEARTBEAT, Record, read_status
+from pvt_bench.tracking.reading import read_status
+from pvt_bench.tracking.record import Record
 
 WRITER = """
 import sys, time
@@ -130,7 +132,7 @@ def test_a_point_from_the_middle_of_a_write_is_ignored(tmp_path: Path) -> None:
         record.log(4, {"train/loss": 4.0})
         late.append(10, {"train/loss": 10.0})
         record.log(5, {"train/loss": 5.0})
-        steps = [point.step for point in record.points()]
+        steps = [point.step for point in record.metrics.read()]
         assert steps == [1, 2, 3, 4, 5]
         assert record.metrics.tail()[-1].step == 5
         record.cut(4)
@@ -146,7 +148,7 @@ def test_steps_that_two_processes_wrote_are_mended(tmp_path: Path) -> None:
         directory = record.directory
     with open_record(tmp_path) as record:
         record.cut(4)
-        points = [(point.step, *point.values) for point in record.points()]
+        points = [(point.step, *point.values) for point in record.metrics.read()]
     assert points == [
         (1, "train/loss"), (2, "train/loss"), (3, "train/loss"), (3, "val/AP"), (4, "train/loss"),
     ]  # fmt: skip

@@ -13,10 +13,10 @@ import yaml
 from pvt_bench.errors import InputError
 from pvt_bench.report.sources.runs import INFO, SWEEPS, Loaded, content_key, flatten
 from pvt_bench.screen import progress_bar
-from pvt_bench.tracking.heartbeat import is_fresh
+from pvt_bench.tracking.heartbeat import HEARTBEAT, is_fresh
 from pvt_bench.tracking.metrics import MetricsFile
 from pvt_bench.tracking.publishing import Presentation
-from pvt_bench.tracking.record import HEARTBEAT, find_records, read_status
+from pvt_bench.tracking.reading import find_records, read_status
 
 # What reading files raises that are not what they should be.
 DAMAGED = (
