@@ -12,7 +12,6 @@ from pvt_bench.backbones import create, freeze, load_network
 from pvt_bench.config.keys import check_targets
 from pvt_bench.config.schema import LauncherName, Mode, plain, read_gpus
 from pvt_bench.config.targets import build
-from pvt_bench.datasets.faults.checks import quick_check
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.parallel import count_cores
 
@@ -139,15 +138,15 @@ def build_loaded(config: DictConfig, num_classes: int) -> tuple[nn.Module, str |
 
 def open_data(config: DictConfig) -> dict[str, Any]:
     """The views that the task asks for: "val", and "train" where the run trains."""
-    dataset = build("dataset", config.dataset)
+    view, options = config.task.view, dict(config.task.get("view_options") or {})
+    reader = build("dataset", config.dataset).reader(view)
     splits = ("train", "val") if config.mode == Mode.train else ("val",)
-    options = dict(config.task.get("view_options") or {})
     for split in splits:
-        quick_check(dataset, config.task.view, split, **options)
-    views = {split: getattr(dataset, config.task.view)(split, **options) for split in splits}
-    for view in views.values():
-        view.read_some()
-    return views
+        reader.quick_check(view, split, **options)
+    opened = {split: getattr(reader, view)(split, **options) for split in splits}
+    for each in opened.values():
+        each.read_some()
+    return opened
 
 
 def build_module(

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from pvt_bench.datasets.faults.files import is_file
+
 
 def find_files(folder: Path, names: Sequence[str]) -> tuple[list[str], int]:
     """The path below `folder` of each name, and how many were found under another spelling.
@@ -51,11 +53,3 @@ def _spellings(folder: Path, name: str) -> Iterator[str]:
             short = form.removeprefix("./").removeprefix(f"{folder.name}/")
             if short != spelt:
                 yield short
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; no name is too long or has too odd characters to ask."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or signs that no name has
-        return False
