@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from pvt_bench import ending
 from pvt_bench.config import command_line
-from pvt_bench.config.schema import Config, config_dir, data_dir
+from pvt_bench.config.schema import Config, Report, config_dir, data_dir
 from pvt_bench.measure.cost import PARTS, Cost
 from pvt_bench.measure.speed import Speed
 from pvt_bench.report.options import Options
@@ -32,7 +32,15 @@ SMALL = ("status", "sync", "export")
 
 def lines() -> list[str]:
     """Every line of the surface, sorted."""
-    found = [*keys(Config), *parts(), *choices(), *commands(), *metrics(), *variables()]
+    found = [
+        *keys(Config),
+        *keys(Report, "key report."),
+        *parts(),
+        *choices(),
+        *commands(),
+        *metrics(),
+        *variables(),
+    ]
     return sorted(set(found))
 
 
@@ -106,15 +114,17 @@ def typed_keys(command: str) -> list[str]:
     with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
         code = importlib.import_module(f"pvt_bench.{command}").main(["?="])
     found = re.search(r"Choose one of: ([\w, ]+)\.", " ".join(output.getvalue().split()))
-    assert code == ending.REFUSED and found, output.getvalue()
+    assert code == ending.REFUSED, output.getvalue()
+    assert found, output.getvalue()
     return found[1].split(", ")
 
 
 def metrics() -> Iterator[str]:
     """The names of metrics in records and in MLflow, and of figures in tables."""
-    cost = Cost(*[0.0] * 3, {part: {"params_m": 0.0, "gflops": 0.0} for part in PARTS}, (1, 1))
-    cost = dataclasses.replace(cost, activations_m=0.0, fvcore_gflops=0.0)
-    speed = Speed(**{each.name: 0 for each in dataclasses.fields(Speed)})
+    parts = {part: {"params_m": 0.0, "gflops": 0.0} for part in PARTS}
+    cost = Cost(0, 0, 0, parts, (1, 1), activations_m=0, fvcore_gflops=0)
+    nothing: Any = dict.fromkeys((each.name for each in dataclasses.fields(Speed)), 0)
+    speed = Speed(**nothing)
     yield from (f"metric {name}" for name in (*cost.metrics(), *speed.metrics()))
     yield from (f"figure {name}: {each.metric}" for name, each in FIGURES.items())
     yield from (f"metric {each.metric}" for each in FIGURES.values())
