@@ -302,7 +302,7 @@ def then_die(name):
 
 folder, uri, moment = sys.argv[1:]
 then_die(moment)
-with Record.open({"seed": 0}, folder, "coco_retinanet/digits/pvt-0", "0123456789") as record:
+with Record.open({"seed": 0}, folder, "coco_retinanet/digits/pvt-0", f"{0:010}") as record:
     record.begin()
     mirror = Mirror(record, uri, "coco_retinanet", "pvt_small seed0", {}, {})
     mirror.start()
