@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from pvt_bench import ending
 from pvt_bench.config import command_line
-from pvt_bench.config.schema import Config, Report, config_dir, data_dir
+from pvt_bench.config.schema import Config, Report, config_dir, data_dir, recipe_table
 from pvt_bench.measure.cost import PARTS, Cost
 from pvt_bench.measure.speed import Speed
 from pvt_bench.report.options import Options
@@ -89,8 +89,8 @@ def choices() -> Iterator[str]:
     """What each group can be, and the names that schedules have in results."""
     for folder in (config_dir(), data_dir("experiments")):
         for path in folder.glob("*/*.yaml"):
-            if not path.parent.name.startswith("recipe"):
-                yield f"choice {path.parent.name}={path.stem}"
+            yield f"choice {path.parent.name}={path.stem}"
+    yield from (f"choice recipe={name}" for name in recipe_table()["settings"])
     for path in config_dir().glob("schedule/*.yaml"):
         name = re.findall(r"\bname: (\w+)", path.read_text())[0]
         yield f"schedule.name = {name} of schedule={path.stem}"

@@ -31,7 +31,7 @@ OTHERS = [
     "pvt_bench.networks.detr.DETR.__class__",
     "pvt_bench.networks.detr.DETR.forward",
     "pvt_bench.datasets.digits.reader.write_digits",
-    "pvt_bench.datasets.digits.Path",
+    "pvt_bench.datasets.digits.reader.Path",
     "pvt_bench.tasks.detection.Detection.load_from_checkpoint",
     "pvt_bench.networks_of_others.Net",
     "my_models.shutil.copy",
