@@ -12,7 +12,8 @@ SIZE = "task.protocol."
 NETWORK = ("model.", "task.network.", SIZE, "freeze.")
 TESTED = ("model.", "task.", "dataset.")
 SCORED = (*TESTED, "schedule.", "freeze.")
-PLACES = ("model.weights", "dataset.root", "dataset.index")
+# The last is what a task is for, and older records lack it.
+PLACES = ("model.weights", "dataset.root", "dataset.index", "task.dataset")
 
 Settings = Mapping[str, str]
 
