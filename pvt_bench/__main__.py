@@ -13,16 +13,16 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
+from pvt_bench.config.choices import own_dataset, typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
-    add_dataset,
     asks_hydra,
     check_named,
+    complete,
     compose_cells,
+    first_lines,
     sweep_title,
     swept_keys,
-    typed_experiment,
-    why_dataset,
 )
 from pvt_bench.config.schema import LauncherName, Mode, config_dir, register
 from pvt_bench.ending import FAILED, INTERRUPTED, report
@@ -36,10 +36,10 @@ def main() -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         if asks_hydra(typed):
-            answer(add_dataset(typed, os.environ))
+            answer(complete(typed, os.environ))
             code = 0
         else:
-            check_named(typed, config_dir())
+            check_named(typed)
             code = start(compose_cells(typed), typed, full)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -79,7 +79,7 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
     from pvt_bench.run import run
 
     def line(config: DictConfig) -> str:
-        return why_dataset(config.dataset.name, config.dataset.root, typed)
+        return first_lines(config, typed)
 
     alone = len(composed) == 1 and not typed_experiment(typed)
     if alone and config.launcher.name == LauncherName.in_process and config.trainer.devices == 1:
@@ -151,7 +151,7 @@ def tabulate(outcomes: list[Any], typed: list[str]) -> None:
 def comparable(outcome: Any) -> dict[str, float]:
     """What of a row can stand beside published numbers: scores on the task's own data only."""
     config = outcome.config
-    own = config.dataset.name == config.task.name.partition("_")[0]
+    own = config.dataset.name == own_dataset(config.task.name, config.task.get("dataset"))
     scored = not own and config.mode in ("train", "test")
     return {
         name: value for name, value in outcome.row.items() if not scored or name.startswith("cost/")

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pvt_bench.config.command_line import check_named, compose_data, why_dataset
 from pvt_bench.config.keys import check_targets
-from pvt_bench.config.schema import Mode, config_dir
+from pvt_bench.config.schema import Mode
 from pvt_bench.config.targets import build, find_target
 from pvt_bench.ending import INTERRUPTED, report
 from pvt_bench.errors import InputError
@@ -62,7 +62,7 @@ def compose_words(words: Sequence[str]) -> DictConfig:
             f"There is no option {options[0]}. Type for example task=coco_retinanet dataset=coco "
             "dataset.root=PATH."
         )
-    check_named([*words, "model="], config_dir())
+    check_named(words, ["task"])
     return compose_data(words)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from pvt_bench.config.choices import EXPERIMENTS
 from pvt_bench.config.schema import Config
 from pvt_bench.config.targets import find_target, refuse_other_calls
 from pvt_bench.errors import InputError, nearest
@@ -26,13 +27,13 @@ INSTEAD = {
 }
 # What a run is composed of, one choice of each.
 GROUPS = ("model", "task", "dataset", "schedule", "trainer", "launcher")
-# Groups that a run can do without: recipes only change other keys, and no run needs an experiment.
+# What a run can do without, for it only changes other keys.
 REMOVABLE = ("recipe", "recipe_on")
-EXPERIMENTS = ("table", "sweep")
 Types = dict[str, Any]
 # What `pvt_bench.builders` and `pvt_bench.describing` read of a task.
 TASK: Types = {
     "name": str,
+    "dataset": str | None,
     "revision": int | None,
     "view": Literal["classification", "detection", "segmentation"],
     "view_options": Types | None,
@@ -60,9 +61,10 @@ def check_words(words: Sequence[str]) -> None:
     for word in words:
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
-        grouped = key in (*GROUPS, *REMOVABLE, *EXPERIMENTS)
-        if grouped and value in ("", "null") and not word.startswith("~"):
-            other = f"~{key}" if key in REMOVABLE else "leave the word out"
+        nothing = {"recipe": [""]}.get(key, ["", "null"])
+        grouped = key in (*GROUPS, *EXPERIMENTS, "recipe") and not word.startswith("~")
+        if grouped and value in nothing:
+            other = "recipe=null" if key == "recipe" else "leave the word out"
             raise InputError(f"{word} names nothing. Type {key}=NAME, or {other}.")
         if key.startswith(("hydra.", "hydra/")) and not key.startswith("hydra.searchpath"):
             instead = next((each for start, each in INSTEAD.items() if key.startswith(start)), "")
@@ -104,7 +106,7 @@ def check_targets(config: DictConfig) -> None:
     refuse_other_calls(values)
     task = values["task"]
     _refuse_passed("model", values["model"], BACKBONE_OBJECTS)
-    optional = ("view_options", "revision")
+    optional = ("dataset", "view_options", "revision")
     _check("task", task, TASK, [key for key in TASK if key not in optional])
     _check("task.protocol", task["protocol"], PROTOCOL, PROTOCOL)
     _check_target("task.network", task["network"], NETWORK_OBJECTS)

@@ -7,9 +7,11 @@ check themselves.
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -297,7 +299,10 @@ class Experiments(SearchPathPlugin):
 def register() -> None:
     """Make the schema known to Hydra, under the name that `conf/config.yaml` starts from, and the
     folder of experiments."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, recipe in recipe_table()["settings"].items():
+        store.store(name=name, node=recipe["set"], group="recipe", package="_global_")
     # For conf/: the first value where there is one, otherwise the second.
     OmegaConf.register_new_resolver(
         "either", lambda first, second: second if first is None else first, replace=True
@@ -311,6 +316,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+@cache
+def recipe_table() -> dict[str, Any]:
+    """Content of `conf/recipes.yaml`."""
+    table: dict[str, Any] = yaml.safe_load((config_dir() / "recipes.yaml").read_text())
+    return table
 
 
 def config_dir() -> Path:

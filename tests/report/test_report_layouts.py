@@ -137,6 +137,13 @@ def test_a_run_that_was_set_to_anything_else_stands_nowhere(
     assert left_out != bool(rows_of(table, "pvt_small")["1x"].values["gflops"].n)
 
 
+def test_a_record_from_before_tasks_named_their_data(tmp_path: Path) -> None:
+    config = settings("model=pvt_small", *ON_COCO)
+    assert config["task"].pop("dataset") == "coco"
+    make_run(tmp_path, config, {**COST, "val/AP": 0.4}, digests={"model.weights": "d"})
+    assert rows_of(table_of(tmp_path), "pvt_small")["1x"].values["AP"].n == 1
+
+
 def test_scores_on_other_data_stand_nowhere(tmp_path: Path) -> None:
     score(tmp_path, 0.9, TASK)
     table = table_of(tmp_path)

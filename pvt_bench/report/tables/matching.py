@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pvt_bench.config.choices import own_dataset
 from pvt_bench.report.sources.runs import canonical
 from pvt_bench.report.tables.layouts import Layout
 from pvt_bench.report.tables.settings import BUILT_IN, has_schedule, settings
@@ -11,14 +12,15 @@ SIZE = "task.protocol."
 NETWORK = ("model.", "task.network.", SIZE, "freeze.")
 TESTED = ("model.", "task.", "dataset.")
 SCORED = (*TESTED, "schedule.", "freeze.")
-PLACES = ("model.weights", "dataset.root", "dataset.index")
+# The last is what a task is for, and older records lack it.
+PLACES = ("model.weights", "dataset.root", "dataset.index", "task.dataset")
 
 Settings = Mapping[str, str]
 
 
 def is_own_data(run: Settings) -> bool:
     """Whether a run is scored on the data that its task was published for."""
-    return run.get("dataset.name") == run["task.name"].partition("_")[0]
+    return run.get("dataset.name") == own_dataset(run["task.name"], run.get("task.dataset"))
 
 
 def matching_rows(layout: Layout, run: Settings, kind: str) -> Iterator[int]:
@@ -63,7 +65,7 @@ def _variants(run: Settings, kind: str, schedule: str | None) -> list[Settings]:
     """What the cell of a run may be set to: a cost may be counted with the settings for its own
     data or for the built-in data, which the papers' recipes for a training do not enter."""
     task, model = run["task.name"], run["model.name"]
-    own = task.partition("_")[0]
+    own = own_dataset(task, run.get("task.dataset"))
     choices = [(own, schedule, True)]
     if kind != "score":
         choices += [(own, schedule, False), (BUILT_IN, None, False)]

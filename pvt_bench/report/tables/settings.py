@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from pvt_bench.config.schema import Freeze, Schedule, config_dir, register
+from pvt_bench.config.choices import own_dataset
+from pvt_bench.config.recipes import find_recipes
+from pvt_bench.config.schema import Freeze, Schedule, config_dir, recipe_table, register
 from pvt_bench.report.sources.runs import canonical, flatten
 
 # The data that is used where none is typed.
@@ -36,15 +38,14 @@ def settings(
         "dataset": _choice("dataset", dataset),
         "schedule": _schedule(task, dataset, schedule) or _schedule(task, dataset, None),
     }
-    recipes = [_choice("recipe", f"{task}_{model}")]
-    if recipe_on:
-        recipes.append(_choice("recipe_on", f"{task}_{model}_{dataset}"))
+    columns = ["always", "on_own_data"] if recipe_on else ["always"]
+    recipes = [recipe_table()["settings"][name] for name in find_recipes(task, model, columns)]
     if None in files.values():
         return None
     composed = {"schedule": asdict(Schedule()), "freeze": asdict(Freeze())}
-    for group, path in [*files.items(), *(("recipe", path) for path in recipes)]:
-        if path is not None:
-            composed = _merged(composed, _content(group, path))
+    contents = [_content(group, path) for group, path in files.items() if path is not None]
+    for content in [*contents, *(recipe["set"] for recipe in recipes)]:
+        composed = _merged(composed, content)
     composed["dataset"] = _resolved(composed)
     groups = {group: composed[group] for group in GROUPS}
     return {key: canonical(str(value)) for key, value in flatten(groups)}
@@ -52,12 +53,12 @@ def settings(
 
 def has_schedule(task: str, name: str | None) -> bool:
     """Whether a file has the schedule of that name."""
-    return _schedule(task, task.partition("_")[0], name) is not None
+    return _schedule(task, own_dataset(task, None), name) is not None
 
 
 def schedule_name(task: str, file: str | None) -> str:
     """The name of the schedule in a file of `conf/schedule`, by default that of the own data."""
-    path = _choice("schedule", file or f"{task}_{task.partition('_')[0]}")
+    path = _choice("schedule", file or f"{task}_{own_dataset(task, None)}")
     return _name(_content("schedule", path)) if path else ""
 
 
