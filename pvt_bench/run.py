@@ -30,8 +30,7 @@ from pvt_bench.builders import (
 )
 from pvt_bench.config.schema import Mode
 from pvt_bench.describing import Outcome
-from pvt_bench.errors import InputError
-from pvt_bench.fitting import Training
+from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.processes import joined
@@ -43,7 +42,7 @@ from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation, publish
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
-from pvt_bench.training.interruption import Interrupted
+from pvt_bench.training.fitting import Training
 from pvt_bench.training.optim import count_steps
 
 Row = dict[str, float]

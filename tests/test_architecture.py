@@ -17,16 +17,16 @@ FLOORS = (
     ("__main__", "export", "preflight", "status", "sync"),
     ("launching", "report"),
     ("run",),
-    ("describing", "fitting"),
+    ("describing", "training"),
     ("builders", "old_records"),
     ("tasks",),
     ("networks",),
-    ("backbones", "datasets", "measure", "training", "tracking"),
+    ("backbones", "datasets", "measure", "tracking"),
     ("ending", "processes"),
     ("config",),
     ("screen",),
     ("parallel",),
-    ("errors", "escaping"),
+    ("colours", "errors", "escaping"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -71,6 +71,7 @@ def test_imports_go_downward(path: Path) -> None:
                 "tracking",
                 "screen",
                 "config",
+                "colours",
                 "errors",
                 "escaping",
             ),

@@ -13,7 +13,7 @@ from pvt_bench.builders import plain
 from pvt_bench.config.schema import LauncherName
 from pvt_bench.describing import Outcome
 from pvt_bench.ending import INTERRUPTED
-from pvt_bench.errors import InputError
+from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.launching.cell import run_cell
 from pvt_bench.launching.executors import LocalSlots
 from pvt_bench.launching.preparing import note_launches
@@ -25,7 +25,6 @@ from pvt_bench.launching.sweep import Sweep
 from pvt_bench.launching.watching import conclude, wait
 from pvt_bench.screen import say
 from pvt_bench.tracking.record import Record, read_status
-from pvt_bench.training.interruption import Interrupted
 
 # Runs one cell in this process, and reports what goes wrong.
 RunHere = Callable[[Callable[[], Outcome]], None]

@@ -198,7 +198,7 @@ class Trans2Seg(Segmenter):
 
     Its loss is the mean over the pixels that are not ignored, as in the released code.
 
-    backbone: a pyramid with `.channels`, `.mean` and `.std`; its first and last map are used.
+    backbone: a pyramid, whose first and last map are used.
     num_classes: number of classes.
     width, depth, heads, mlp_ratio: of the encoder, and of the decoder.
     conv_width: channels of the convolutions that each class passes through.
@@ -218,7 +218,7 @@ class Trans2Seg(Segmenter):
         grid: int = 16,
     ) -> None:
         super().__init__(backbone)
-        first, *_, last = backbone.channels  # type: ignore[misc]
+        first, *_, last = self.backbone.channels
         self.neck = Encoder(last, width, depth, heads, mlp_ratio, grid)
         self.head = Head(first, num_classes, width, depth, heads, mlp_ratio, conv_width, grid)
         for name, parameter in self.named_parameters():

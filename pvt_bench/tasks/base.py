@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pvt_bench.datasets.views import some_of
 from pvt_bench.processes import gather
 from pvt_bench.screen import warn
-from pvt_bench.training.finite import check_finite
+from pvt_bench.tasks.finite import check_finite
 
 BuildOptimizer = Callable[[nn.Module], tuple[Any, Any]]
 # What a task keeps of an image: its id first, so that the order in which images come is forgotten.

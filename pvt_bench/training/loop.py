@@ -23,8 +23,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from pvt_bench import processes
-from pvt_bench.errors import Failed
-from pvt_bench.training.interruption import Interrupted, Interruption
+from pvt_bench.errors import Failed, Interrupted
+from pvt_bench.training.interruption import Interruption
 from pvt_bench.training.readers import end_readers, failures_named
 
 
