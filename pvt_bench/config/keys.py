@@ -42,6 +42,8 @@ TASK: Types = {
     "features": bool,
     "protocol": Types,
 }
+# What every model has beside the options of its backbone.
+MODEL: Types = {"name": str, "weights": str | None}
 PROTOCOL: Types = {"num_classes": int, "size": tuple[int, int]}
 # What the run itself passes to what `_target_` names.
 NETWORK_OBJECTS = ("backbone", "num_classes")
@@ -95,7 +97,7 @@ def check_fields(config: DictConfig) -> None:
 def check_targets(config: DictConfig) -> None:
     """Refuse keys and types that the classes and functions named by `_target_` do not take.
 
-    Imports those. What a backbone takes beside its YAML it checks itself when it is built.
+    Imports those. What a built-in backbone takes it checks itself when it is built.
 
     Raises:
         InputError: the first such key, with what was expected.
@@ -103,7 +105,7 @@ def check_targets(config: DictConfig) -> None:
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     refuse_other_calls(values)
     task = values["task"]
-    _refuse_passed("model", values["model"], BACKBONE_OBJECTS)
+    _check_model(values["model"])
     optional = ("view_options", "revision")
     _check("task", task, TASK, [key for key in TASK if key not in optional])
     _check("task.protocol", task["protocol"], PROTOCOL, PROTOCOL)
@@ -114,6 +116,14 @@ def check_targets(config: DictConfig) -> None:
     _check_call("task.view_options", view, options, ("self", "split"))
     for name, reader in getattr(dataset, "READERS", {}).items():
         _check_call(f"dataset.{name}", reader, values["dataset"][name], ("name", "root"))
+
+
+def _check_model(model: Types) -> None:
+    _refuse_passed("model", model, BACKBONE_OBJECTS)
+    _check("model", {key: model[key] for key in MODEL if key in model}, MODEL, MODEL)
+    if "_target_" in model:
+        options = {key: each for key, each in model.items() if key not in MODEL}
+        _check_target("model", options, BACKBONE_OBJECTS)
 
 
 def no_key(key: str, known: Collection[str]) -> str:

@@ -13,7 +13,7 @@ from pvt_bench.errors import InputError
 PACKAGES = "PVT_BENCH_PACKAGES"
 ROOMS = ("pvt_bench.datasets", "pvt_bench.networks", "pvt_bench.tasks")
 # The nodes that are built; what Hydra would call elsewhere has no meaning here.
-DOORS = ("task.network", "task.module", "dataset")
+DOORS = ("model", "task.network", "task.module", "dataset")
 CALLING = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 
 
