@@ -98,12 +98,12 @@ def make_store(store: Path, runs: int) -> None:
 
 def settings_of(model: str) -> dict[str, Any]:
     """The parameters of a training, as the mirror logs them."""
-    from pvt_bench import describing
+    from pvt_bench.records import params
 
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("config", [f"model={model}", "task=coco_retinanet"])
-    return describing.params(config)
+    return params(config)
 
 
 def metrics_of(number: int) -> list[Any]:

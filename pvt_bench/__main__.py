@@ -75,7 +75,7 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
             reveal(keep(each.config.tracking.uri))  # Typed as it is shown, it needs its password.
             each.config.tracking.uri = without_password(each.config.tracking.uri)
     typed = [without_password(word) for word in typed]
-    from pvt_bench import describing
+    from pvt_bench import outcome
     from pvt_bench.run import run
 
     def line(config: DictConfig) -> str:
@@ -83,7 +83,7 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
 
     alone = len(composed) == 1 and not typed_experiment(typed)
     if alone and config.launcher.name == LauncherName.in_process and config.trainer.devices == 1:
-        describing.show(run(config, line(config)))
+        outcome.show(run(config, line(config)))
         return 0
     return sweep(composed, typed, line, full)
 
@@ -95,7 +95,7 @@ def sweep(
     full: bool,
 ) -> int:
     """Run cells through the launcher; 0 where all are done, or are left to a queue."""
-    from pvt_bench import describing
+    from pvt_bench import outcome
     from pvt_bench.launching.starting import failed, launch
 
     codes = [0]
@@ -103,7 +103,7 @@ def sweep(
     def run_here(run_cell: Callable[[], Any]) -> None:
         # Reported here, so that one cell's error does not end the others.
         try:
-            describing.show(run_cell(), as_line=len(composed) > 1)
+            outcome.show(run_cell(), as_line=len(composed) > 1)
         except Exception as error:
             codes.append(report(error, full))
             if codes[-1] == INTERRUPTED:
@@ -113,7 +113,7 @@ def sweep(
     title = sweep_title(typed, swept)
     ended = launch([each.config for each in composed], swept, title, typed, line, run_here)
     outcomes = [
-        describing.Outcome(config, Path(config.results_dir, state.cell.place), result, {})
+        outcome.Outcome(config, Path(config.results_dir, state.cell.place), result, {})
         for config, state in ended
         if (result := state.status.get("result")) is not None
     ]

@@ -10,7 +10,7 @@ from torch import nn
 
 from pvt_bench.backbones import create, freeze, load_network
 from pvt_bench.config.keys import check_targets
-from pvt_bench.config.schema import LauncherName, Mode, read_gpus
+from pvt_bench.config.schema import LauncherName, Mode, plain, read_gpus
 from pvt_bench.config.targets import build
 from pvt_bench.datasets.faults.checks import quick_check
 from pvt_bench.errors import InputError, nearest
@@ -171,13 +171,6 @@ def count_workers(config: DictConfig) -> int:
     if asked is not None:
         return asked
     return min(8, count_cores())
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as plain dicts, lists and scalars, resolved."""
-    values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def _freeze(network: nn.Module, config: DictConfig) -> None:

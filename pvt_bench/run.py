@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from pvt_bench import describing, processes
+from pvt_bench import names, outcome, processes, records
 from pvt_bench.backbones.checks import SIZE_ERRORS
 from pvt_bench.builders import (
     build_loaded,
@@ -29,10 +29,10 @@ from pvt_bench.builders import (
     open_data,
 )
 from pvt_bench.config.schema import Mode
-from pvt_bench.describing import Outcome
 from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
+from pvt_bench.outcome import Outcome
 from pvt_bench.processes import joined
 from pvt_bench.screen import progress_bar, say, silence, warn
 from pvt_bench.tracking.addresses import choose_uri
@@ -128,7 +128,7 @@ def opened(config: DictConfig, data: dict[str, Any]) -> Iterator[Record]:
     own: list[Record] = []
 
     def lead() -> Path:
-        own.append(describing.open_record(config, data))
+        own.append(records.open_record(config, data))
         return own[0].directory
 
     directory = processes.first(lead)
@@ -263,8 +263,8 @@ def finish(work: Work, row: Row, step: int = 0) -> None:
     # A run that was killed right here has its row already; each step has a metric once.
     if not any(row.keys() <= point.values.keys() for point in record.metrics.tail()):
         record.log(step, row)
-    outcome = Outcome(work.config, directory, row, record.status.get("measured", {}))
-    (directory / DESCRIPTION).write_text(describing.description(outcome, used))
+    result = Outcome(work.config, directory, row, record.status.get("measured", {}))
+    (directory / DESCRIPTION).write_text(outcome.description(result, used))
     record.update(state="finished", result=row, step=step)
     # Before MLflow is told: what fails there must not leave them to a run that never goes on.
     delete_checkpoints(directory / FOLDER)
@@ -286,11 +286,11 @@ def open_mirror(
         "torch": torch.__version__,
     }
     shown = Presentation(
-        describing.experiment(config),
-        placing.name or describing.run_name(config),
-        describing.params(config),
+        names.experiment(config),
+        placing.name or names.run_name(config),
+        records.params(config),
         tags | placing.tags,
-        describing.datasets(config, data),
+        records.datasets(config, data),
     )
     if processes.rank() > 0:
         return shown.mirror(record, None)

@@ -179,7 +179,7 @@ def test_mlflow_takes_hostile_texts(results: Path) -> None:
     odd = HOSTILE + os.fsdecode(b"\xe9")
     uri = f"sqlite:///{results}/mlflow.db"
     datasets = [{"name": odd, "digest": "d", "source": odd, "context": "training"}]
-    with Record.open({"seed": 0}, results, "coco_retinanet/digits/pvt") as record:
+    with Record.open({"seed": 0}, results, "coco_retinanet/digits/pvt", "0123456789") as record:
         record.begin()
         params, tags = {"model.$x": odd, "seed": 0}, {"sweep": odd}
         mirror = Mirror(record, uri, "coco_retinanet", odd, params, tags, datasets=datasets)

@@ -68,6 +68,14 @@ def create(
     return network
 
 
+def default_options(name: str, base: str | None = None) -> dict[str, Any]:
+    """The defaults of a network's options, as far as its class says them: those of ours."""
+    if name not in OWN or base is not None:
+        return {}
+    parameters = inspect.signature(OWN[name][0]).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
 def build(
     name: str, num_classes: int, features: bool, base: str | None = None, **options: Any
 ) -> nn.Module:

@@ -14,7 +14,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pvt_bench.errors import InputError
 
@@ -304,6 +304,13 @@ def register() -> None:
     )
     if Experiments not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(Experiments)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain dicts, lists and scalars, resolved."""
+    values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def config_dir() -> Path:

@@ -24,7 +24,7 @@ from pvt_bench.tracking.environment import source_digest
 from pvt_bench.tracking.metrics import replace
 
 if TYPE_CHECKING:
-    from pvt_bench.describing import Outcome
+    from pvt_bench.outcome import Outcome
 
 FROZEN = "launch.json"
 

@@ -11,14 +11,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from pvt_bench import describing
-from pvt_bench.builders import build_skeleton, check, check_device, open_data, plain
-from pvt_bench.config.schema import LauncherName, Mode
+from pvt_bench.builders import build_skeleton, check, check_device, open_data
+from pvt_bench.config.schema import LauncherName, Mode, plain
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import freeze
 from pvt_bench.launching.executors import check_launcher
 from pvt_bench.launching.jobs import Job, Launch, ask, job_key
 from pvt_bench.launching.sweep import Cell
+from pvt_bench.names import experiment, run_name
+from pvt_bench.records import find_record, open_record
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.lease import AlreadyRunning
 from pvt_bench.tracking.record import Record
@@ -54,7 +55,7 @@ def plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> list[Planned]:
             name = cell_name(config, swept)
             try:
                 data = check_whole(config)
-                describing.find_record(config, data)
+                find_record(config, data)
                 planned.append(Planned(config, data, name, mlflow_name(config, swept)))
             except InputError as error:
                 refused.setdefault(str(error), []).append(name)
@@ -79,7 +80,7 @@ def cell_name(config: DictConfig, swept: Sequence[str]) -> str:
 
 def mlflow_name(config: DictConfig, swept: Sequence[str]) -> str:
     """What the run is by itself, with what was swept beside the model."""
-    name = describing.run_name(config)
+    name = run_name(config)
     for key in swept:
         if key not in ("task", "model", "seed") and not key.startswith("model."):
             value = OmegaConf.select(config, key)
@@ -97,9 +98,9 @@ def claim(
     """
     config = planned.config
     try:
-        record = describing.open_record(config, planned.data)
+        record = open_record(config, planned.data)
     except AlreadyRunning:
-        return _cell(planned, describing.find_record(config, planned.data)), False
+        return _cell(planned, find_record(config, planned.data)), False
     with record:
         cell = _cell(planned, record.directory)
         status = record.status
@@ -204,7 +205,7 @@ def _cell(planned: Planned, directory: Path) -> Cell:
     return Cell(
         planned.name,
         os.path.relpath(directory, Path(config.results_dir)),
-        describing.experiment(config),
+        experiment(config),
         str(config.mode),
         list(config.task.headline),
     )

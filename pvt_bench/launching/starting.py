@@ -10,7 +10,6 @@ from pathlib import Path
 from filelock import FileLock
 from omegaconf import DictConfig
 
-from pvt_bench import describing
 from pvt_bench.config.schema import LauncherName
 from pvt_bench.errors import InputError
 from pvt_bench.launching.preparing import Planned, claim, make_absolute, note_launches, plan
@@ -18,6 +17,8 @@ from pvt_bench.launching.states import FAILURES, State, look
 from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
 from pvt_bench.launching.watching import conclude, parents_of_cells
 from pvt_bench.launching.work import Claimed, Local, RunHere, Work, begin, see_through
+from pvt_bench.names import experiment
+from pvt_bench.records import find_record
 from pvt_bench.screen import say, warn
 from pvt_bench.tracking.addresses import choose_uri, keep, sqlite_file, without_password
 from pvt_bench.tracking.environment import launch_here
@@ -60,10 +61,10 @@ def launch(
         )
     planned = plan(configs, swept)
     results_dir = Path(config.results_dir)
-    records = [describing.find_record(each.config, each.data) for each in planned]
+    records = [find_record(each.config, each.data) for each in planned]
     places = [os.path.relpath(record, results_dir) for record in records]
     name = sweep_name(title, places)
-    experiments = [describing.experiment(each) for each in configs]
+    experiments = [experiment(each) for each in configs]
     (results_dir / "sweeps").mkdir(parents=True, exist_ok=True)
     # Two launches of the same sweep: the second one finds each cell claimed.
     with FileLock(results_dir / "sweeps" / f".{name}.lock"):
@@ -96,7 +97,7 @@ def _claim_all(
     cells: dict[str, Cell] = {}
     mine = launch_here()
     for each in planned:
-        parent = sweep.parents.get(describing.experiment(each.config))
+        parent = sweep.parents.get(experiment(each.config))
         tags = {PARENT_TAG: parent} if parent else {}
         cell, has_to_run = claim(each, sweep.name, mine, dataset_line(each.config), tags)
         if cell.place not in cells and has_to_run:

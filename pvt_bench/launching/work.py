@@ -9,9 +9,7 @@ from typing import NamedTuple, Protocol
 
 from omegaconf import DictConfig
 
-from pvt_bench.builders import plain
-from pvt_bench.config.schema import LauncherName
-from pvt_bench.describing import Outcome
+from pvt_bench.config.schema import LauncherName, plain
 from pvt_bench.ending import INTERRUPTED
 from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.launching.cell import run_cell
@@ -23,6 +21,7 @@ from pvt_bench.launching.submitting import submit_to_slurm
 from pvt_bench.launching.summary import show
 from pvt_bench.launching.sweep import Sweep
 from pvt_bench.launching.watching import conclude, wait
+from pvt_bench.outcome import Outcome
 from pvt_bench.screen import say
 from pvt_bench.tracking.record import Record, read_status
 

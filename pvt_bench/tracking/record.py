@@ -15,12 +15,12 @@ from typing import Any, Self, SupportsFloat
 
 from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from pvt_bench.errors import InputError
 from pvt_bench.tracking.environment import launch_here, source_version
 from pvt_bench.tracking.heartbeat import Heartbeat, is_beating
 from pvt_bench.tracking.holder import is_alive, is_this
-from pvt_bench.tracking.identity import identity
 from pvt_bench.tracking.lease import AlreadyRunning, Lease, describe
 from pvt_bench.tracking.metrics import MetricsFile, Point, replace
 
@@ -31,6 +31,8 @@ FIELDS = {"state": str, "created": str, "attempt": int}
 # Where others are there, they are mappings.
 MAPPINGS = ("launch", "mlflow", "result", "measured", "content")
 MOMENTS = ("created", "started")
+# What reading the configuration of a damaged record raises.
+DAMAGED = (OSError, ValueError, TypeError, AttributeError, RecursionError, YAMLError)
 # Loader workers inherit the lock and outlive a killed run by some seconds.
 ORPHANS_LEAVE_AFTER = 15.0
 
@@ -61,7 +63,7 @@ class Record:
         config: Mapping[str, Any],
         results_dir: Path | str,
         label: str,
-        content: Mapping[str, str] | None = None,
+        key: str,
         rerun: bool = False,
     ) -> Self:
         """Find the record of a configuration by its identity, or create it.
@@ -70,7 +72,7 @@ class Record:
             config: the resolved configuration, of plain mappings, lists and scalars.
             results_dir: the record lies in `results_dir/runs/<label>-<identity>`.
             label: for people only: `<task>/<dataset>/<model and what is special>-seed<k>`.
-            content: digests that count in the identity; see `identity`.
+            key: the identity of the run; see `pvt_bench.identity`.
             rerun: remove what is there and start over. The MLflow run it had is listed in the
                 status as `superseded`.
 
@@ -78,7 +80,6 @@ class Record:
             InputError: another process has this record open, or `results_dir` cannot be written.
         """
         results_dir = Path(results_dir).expanduser().resolve()
-        key = identity(config, content or {})
         with _taking(results_dir, key) as (lock, lease):
             record = cls(find_directory(results_dir, label, key), lock, lease)
             record._prepare(config, rerun)
@@ -103,9 +104,7 @@ class Record:
     @property
     def config(self) -> dict[str, Any]:
         """The configuration as it was frozen when the record was created."""
-        config = OmegaConf.to_container(OmegaConf.load(self.directory / "config.yaml"))
-        assert isinstance(config, dict)
-        return {str(key): value for key, value in config.items()}
+        return read_config(self.directory)
 
     @property
     def status(self) -> dict[str, Any]:
@@ -256,6 +255,24 @@ def find_directory(results_dir: Path | str, label: str, key: str) -> Path:
         raise ValueError(f"a label has three parts, task/dataset/name: {label!r}")
     found = sorted(runs.glob(f"*/*/*-{key}"))
     return found[0] if found else runs.joinpath(*parts[:2], f"{parts[2]}-{key}")
+
+
+def find_labelled(results_dir: Path | str, label: str) -> list[Path]:
+    """The directories of the records of a label, whatever their identities, sorted."""
+    parent, _, name = find_directory(results_dir, label, "x").as_posix().rpartition("/")
+    with suppress(OSError):
+        return sorted(
+            path for path in Path(parent).iterdir() if path.name.rpartition("-")[0] == name[:-2]
+        )
+    return []
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The configuration that a record was made with, plain; raises one of DAMAGED."""
+    config = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+    if not isinstance(config, dict):
+        raise ValueError(f"{directory / 'config.yaml'} is not a configuration")
+    return {str(key): value for key, value in config.items()}
 
 
 def find_records(results_dir: Path | str) -> list[Path]:

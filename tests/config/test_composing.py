@@ -5,7 +5,7 @@ import shlex
 import pytest
 from omegaconf import DictConfig
 
-from pvt_bench import describing
+from pvt_bench import names
 from pvt_bench.config.command_line import (
     Composed,
     add_dataset,
@@ -16,6 +16,7 @@ from pvt_bench.config.command_line import (
 from pvt_bench.config.keys import check_targets
 from pvt_bench.config.schema import config_dir
 from pvt_bench.errors import InputError
+from pvt_bench.identity import read_keys
 
 
 def composed(*words: str) -> DictConfig:
@@ -193,14 +194,14 @@ def test_the_first_line_says_why() -> None:
 )
 def test_a_run_is_named_by_what_it_is(words: list[str], name: str, label: str) -> None:
     config = composed("model=pvt_small", *words)
-    assert describing.run_name(config) == name
-    assert describing.label(config) == label
+    assert names.run_name(config) == name
+    assert names.label(config) == label
 
 
 def test_what_a_mode_does_not_read_does_not_make_another_run() -> None:
     costs = [
-        describing.read_keys(composed("model=pvt_small", "mode=cost", *words))
+        read_keys(composed("model=pvt_small", "mode=cost", *words))
         for words in ([], ["seed=3"], ["dataset=coco"], ["model.weights=imagenet"])
     ]
     assert all(cost == costs[0] for cost in costs)
-    assert describing.read_keys(composed("model=pvt_tiny", "mode=cost")) != costs[0]
+    assert read_keys(composed("model=pvt_tiny", "mode=cost")) != costs[0]

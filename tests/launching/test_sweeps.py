@@ -14,7 +14,6 @@ from sweeping import COST, TRAIN, read_sweep, runs_in, stand, start
 from pvt_bench import status
 from pvt_bench.builders import open_data
 from pvt_bench.config.command_line import compose_cells
-from pvt_bench.describing import find_record
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import FROZEN, thaw
 from pvt_bench.launching.jobs import Job
@@ -32,6 +31,7 @@ from pvt_bench.launching.states import (
 )
 from pvt_bench.launching.summary import progress, tabulate, to_markdown
 from pvt_bench.launching.sweep import Cell, Sweep, sweep_name
+from pvt_bench.records import find_record
 from pvt_bench.tracking.addresses import default_uri
 from pvt_bench.tracking.environment import launch_here
 from pvt_bench.tracking.mlflow import Mirror
@@ -223,7 +223,7 @@ def test_the_table(tmp_path: Path) -> None:
 
 def open_cell(sweep: Sweep, config: dict[str, Any]) -> Record:
     """Begin a record for the sweep's first cell, whose place becomes that of the record."""
-    record = Record.open(config, sweep.results_dir, "t/d/name")
+    record = Record.open(config, sweep.results_dir, "t/d/name", "0123456789")
     record.begin()
     place = os.path.relpath(record.directory, sweep.results_dir)
     replace(sweep, cells=[replace(sweep.cells[0], place=place)]).write()

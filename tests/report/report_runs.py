@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from pvt_bench.config.schema import config_dir, register
+from pvt_bench.identity import identity, read_keys
 from pvt_bench.report.options import parse
 from pvt_bench.report.sources.runs import load_runs
 from pvt_bench.report.tables.comparison import build_tables
@@ -26,12 +27,10 @@ COST = {"cost/params_m": 34.2208, "cost/params_all_m": 34.2208, "cost/gflops": 2
 
 @cache
 def _composed(words: tuple[str, ...]) -> dict[str, Any]:
-    from pvt_bench import describing
-
     GlobalHydra.instance().clear()
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return describing.read_keys(compose("config", list(words)))
+        return read_keys(compose("config", list(words)))
 
 
 def settings(*words: str) -> dict[str, Any]:
@@ -58,7 +57,8 @@ def make_run(
     model = re.sub(r"\W+", "_", config["model"]["name"])
     place = mode if mode in ("cost", "speed") else config["dataset"]["name"]
     content = {"device": device} if mode == "speed" else dict(digests or {})
-    with Record.open(config, results_dir, f"{task}/{place}/{model}", content) as record:
+    key = identity(config, content, {})
+    with Record.open(config, results_dir, f"{task}/{place}/{model}", key) as record:
         read = [
             {"name": context, "digest": digest, "source": "here", "context": context}
             for context, digest in (digests or {}).items()

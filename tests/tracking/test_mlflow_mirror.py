@@ -40,7 +40,7 @@ def short_timeout(monkeypatch):
 
 def open_record(results_dir: Path, seed: int = 0, **options) -> Record:
     record = Record.open(
-        {"seed": seed}, results_dir, f"coco_retinanet/digits/pvt-{seed}", **options
+        {"seed": seed}, results_dir, f"coco_retinanet/digits/pvt-{seed}", f"{seed:010}", **options
     )
     record.begin()
     return record
@@ -302,7 +302,7 @@ def then_die(name):
 
 folder, uri, moment = sys.argv[1:]
 then_die(moment)
-with Record.open({"seed": 0}, folder, "coco_retinanet/digits/pvt-0") as record:
+with Record.open({"seed": 0}, folder, "coco_retinanet/digits/pvt-0", f"{0:010}") as record:
     record.begin()
     mirror = Mirror(record, uri, "coco_retinanet", "pvt_small seed0", {}, {})
     mirror.start()
@@ -488,7 +488,7 @@ import sys
 from pvt_bench.tracking.addresses import default_uri
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
-with Record.open({}, sys.argv[1], "a/b/c") as record:
+with Record.open({}, sys.argv[1], "a/b/c", "0123456789") as record:
     mirror = Mirror(record, default_uri(sys.argv[1]), "a", "run", {"long": "x" * 9000}, {})
     mirror.start()
     record.log(1, {"train/loss": 1.0})

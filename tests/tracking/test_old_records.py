@@ -9,11 +9,11 @@ from coco_tree import write_coco_tree
 from conftest import Command
 from test_fingerprints import flip_byte
 
-from pvt_bench import describing
+from pvt_bench import names, records
 from pvt_bench.builders import open_data
 from pvt_bench.config.command_line import compose_cells
 from pvt_bench.errors import InputError
-from pvt_bench.tracking.identity import identity
+from pvt_bench.identity import first_identity, read_keys
 from pvt_bench.tracking.record import Record
 
 DETR = (
@@ -29,13 +29,13 @@ class Made:
         self.words = [*words, f"dataset.root={root}", f"results_dir={tmp_path}/results"]
         config, data = self.compose()
         former = {f"dataset.{split}": view.former_fingerprint for split, view in data.items()}
-        keys = describing.read_keys(config)
+        keys = read_keys(config)
         keys["task"].pop("revision", None)
-        label = describing.label(config)
-        with Record.open(keys, config.results_dir, label, former) as record:
+        label = names.label(config)
+        key = first_identity(keys, former)
+        with Record.open(keys, config.results_dir, label, key) as record:
             record.update(state="finished", result={"val/AP": 0.4})
             self.directory = record.directory
-        self.key = identity(keys, former)
 
     def compose(self, *words: str):
         config = compose_cells([*self.words, *words])[0].config
@@ -43,7 +43,7 @@ class Made:
 
     def open(self, *words: str) -> Path:
         """The record of the command today."""
-        with describing.open_record(*self.compose(*words)) as record:
+        with records.open_record(*self.compose(*words)) as record:
             return record.directory
 
 
@@ -62,13 +62,13 @@ def test_the_user_is_asked_first(old: Made) -> None:
         old.open()
     assert str(old.directory) in str(raised.value)
     with pytest.raises(InputError, match="old_records=ignore"):
-        describing.find_record(*old.compose())
+        records.find_record(*old.compose())
 
 
 def test_a_record_that_is_kept_is_that_of_the_same_images_alone(old: Made, coco: Path) -> None:
     assert old.open("old_records=keep") == old.directory
     assert old.open() == old.directory
-    assert describing.find_record(*old.compose()) == old.directory
+    assert records.find_record(*old.compose()) == old.directory
     victim = coco / "val2017/000000000001.jpg"
     flip_byte(victim, victim.stat().st_size - 3)
     assert old.open() != old.directory
@@ -115,3 +115,53 @@ def test_the_command_asks_before_it_trains(
     assert [path.parent for path in tmp_path.glob("results/runs/*/*/*/status.json")] == [
         old.directory
     ]
+
+
+class First:
+    """A command on the built-in data, and the record of version 1 that was made by it."""
+
+    def __init__(self, tmp_path: Path, digits: Path) -> None:
+        self.words = [
+            "model=lenet5", "task=imagenet_classification", "dataset=digits",
+            f"dataset.root={digits}", f"results_dir={tmp_path}/results", "schedule.steps=2",
+        ]  # fmt: skip
+        config, data = self.compose()
+        wanted = records.describe(config, data)
+        key = first_identity(wanted.keys, wanted.content)
+        assert key != wanted.identity
+        with Record.open(wanted.keys, config.results_dir, wanted.label, key) as record:
+            record.update(state="finished", result={"val/top1": 0.4})
+            self.directory = record.directory
+
+    def compose(self, *words: str):
+        config = compose_cells([*self.words, *words])[0].config
+        return config, open_data(config)
+
+
+@pytest.fixture
+def first(tmp_path: Path, digits: Path) -> First:
+    return First(tmp_path, digits)
+
+
+def test_a_record_of_the_first_version_is_that_of_the_same_command(first: First) -> None:
+    assert records.find_record(*first.compose()) == first.directory
+    with records.open_record(*first.compose()) as record:
+        assert record.directory == first.directory
+        assert record.status["result"] == {"val/top1": 0.4}
+    for word in ("seed=1", "schedule.lr=0.5", "schedule.steps=3"):
+        assert records.find_record(*first.compose(word)) != first.directory
+
+
+def test_a_rerun_starts_over_in_its_place(first: First) -> None:
+    with records.open_record(*first.compose("rerun=true")) as record:
+        assert record.directory == first.directory
+        assert record.status["state"] == "queued"
+    assert records.find_record(*first.compose()) == first.directory
+
+
+def test_a_damaged_record_beside_it_is_no_hindrance(first: First) -> None:
+    beside = first.directory.with_name(f"{first.directory.name[:-10]}{'0' * 10}")
+    beside.mkdir()
+    (beside / "config.yaml").write_text("[")
+    (beside / "status.json").write_text("null")
+    assert records.find_record(*first.compose()) == first.directory

@@ -20,7 +20,6 @@ from pvt_bench.tracking.environment import (
     source_dirty,
     source_version,
 )
-from pvt_bench.tracking.identity import EXCLUDED, identity
 from pvt_bench.tracking.record import Record, find_records, read_status
 
 CONFIG = {
@@ -33,6 +32,7 @@ CONFIG = {
     "trainer": {"devices": 1, "precision": "32-true", "workers": 2},
 }
 LABEL = "coco_retinanet/digits/pvt_small-seed0"
+KEY = "0123456789"
 
 
 def changed(key: str, value: object) -> dict:
@@ -46,90 +46,35 @@ def changed(key: str, value: object) -> dict:
 
 
 def open_record(results_dir: Path, **options) -> Record:
-    return Record.open(CONFIG, results_dir, LABEL, **options)
-
-
-def test_identity_ignores_order_and_spelling():
-    backwards = {
-        key: dict(reversed(value.items())) if isinstance(value, dict) else value
-        for key, value in reversed(CONFIG.items())
-    }
-    assert list(backwards) != list(CONFIG)
-    assert identity(backwards, {}) == identity(CONFIG, {})
-    assert identity(changed("optimizer.epochs", 12.0), {}) == identity(CONFIG, {})
-    assert identity(changed("model.sr_ratios", (8, 4, 2, 1)), {}) == identity(CONFIG, {})
-
-
-@pytest.mark.parametrize("key", [key for key in EXCLUDED if "weights" not in key])
-def test_identity_ignores_what_cannot_change_the_result(key):
-    assert identity(changed(key, "other"), {}) == identity(CONFIG, {})
-    assert identity(changed(key, {"below": 1}), {}) == identity(CONFIG, {})
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("seed", 1),
-        ("model.sr_ratios", [4, 8, 2, 1]),
-        ("model.drop_path", 0.1000001),
-        ("dataset.name", "coco"),
-        ("optimizer.fused", 1),
-        ("optimizer.epochs", "12"),
-        ("trainer.precision", "bf16-mixed"),
-        ("rerunning", True),
-        ("new", None),
-    ],
-)
-def test_identity_counts_everything_else(key, value):
-    assert identity(changed(key, value), {}) != identity(CONFIG, {})
-
-
-def test_identity_counts_weights_by_content():
-    here, there = changed("weights", "/a.safetensors"), changed("weights", "/b.safetensors")
-    assert identity(here, {"weights": "aa"}) == identity(there, {"weights": "aa"})
-    assert identity(here, {"weights": "aa"}) != identity(here, {"weights": "bb"})
-    assert identity(here, {"weights": "aa"}) != identity(CONFIG, {})
-    with pytest.raises(ValueError, match="weights"):
-        identity(here, {})
-
-
-def test_identity_is_the_same_in_every_process():
-    code = (
-        "import sys, json; from pvt_bench.tracking.identity import identity;"
-        "print(identity(json.loads(sys.argv[1]), {}))"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(CONFIG)], capture_output=True, text=True, check=True
-    )
-    assert answer.stdout.strip() == identity(CONFIG, {})
+    return Record.open(CONFIG, results_dir, LABEL, KEY, **options)
 
 
 def test_a_record_is_found_by_identity_alone(tmp_path):
     with open_record(tmp_path) as record:
         first = record.directory
-        assert first == tmp_path / "runs" / f"{LABEL}-{identity(CONFIG, {})}"
+        assert first == tmp_path / "runs" / f"{LABEL}-{KEY}"
         assert record.status["state"] == "queued"
         record.begin()
         record.update(state="finished", result={"val/AP": 0.41})
     other_label = changed("trainer.devices", 4)
-    with Record.open(other_label, tmp_path, "task/data/other label") as record:
+    with Record.open(other_label, tmp_path, "task/data/other label", KEY) as record:
         assert record.directory == first
         assert record.status["result"] == {"val/AP": 0.41}
         assert record.config == CONFIG, "the configuration is frozen"
 
 
 def test_labels_are_safe_file_names(tmp_path):
-    with Record.open(CONFIG, tmp_path, f"t/d/..pvt s='[4,2]' é{'x' * 300}") as record:
+    with Record.open(CONFIG, tmp_path, f"t/d/..pvt s='[4,2]' é{'x' * 300}", KEY) as record:
         assert record.directory.parent == tmp_path / "runs/t/d"
         assert record.directory.name.startswith("pvt_s=_4,2_")
         assert len(record.directory.name) < 200
     with pytest.raises(ValueError, match="three parts"):
-        Record.open(CONFIG, tmp_path, "a/b")
+        Record.open(CONFIG, tmp_path, "a/b", KEY)
 
 
 def test_config_keeps_types(tmp_path):
     config = {"small": 1e-05, "text": "1e-5", "no": "no", "none": None, "list": [1, 2.5, "x"]}
-    with Record.open(config, tmp_path, "a/b/c") as record:
+    with Record.open(config, tmp_path, "a/b/c", KEY) as record:
         assert record.config == config
         assert [type(value) for value in record.config.values()] == [
             type(value) for value in config.values()
@@ -251,7 +196,7 @@ import resource, sys
 from pathlib import Path
 from pvt_bench.errors import InputError
 from pvt_bench.tracking.record import Record
-with Record.open({{}}, {str(tmp_path)!r}, "a/b/c") as record:
+with Record.open({{}}, {str(tmp_path)!r}, "a/b/c", {KEY!r}) as record:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
     for step in range(100):
         try:
@@ -289,7 +234,7 @@ def test_one_process_at_a_time(tmp_path):
         for rerun in (False, True):
             with pytest.raises(InputError, match=rf"already running \(pid {holder.pid}, host .*T"):
                 open_record(tmp_path, rerun=rerun)
-        with Record.open(changed("seed", 1), tmp_path, LABEL) as other:
+        with Record.open(changed("seed", 1), tmp_path, LABEL, "9876543210") as other:
             assert other.directory != directory
         holder.send_signal(signal.SIGKILL)
         holder.wait()

@@ -24,7 +24,7 @@ from pvt_bench.tracking.record import HEARTBEAT, Record, read_status
 WRITER = """
 import sys, time
 from pvt_bench.tracking.record import Record
-with Record.open({"seed": 0}, sys.argv[1], "task/data/a") as record:
+with Record.open({"seed": 0}, sys.argv[1], "task/data/a", "0123456789") as record:
     record.begin()
     for step in range(1, 10**6):
         record.log(step, {"train/loss": step})
@@ -33,7 +33,7 @@ with Record.open({"seed": 0}, sys.argv[1], "task/data/a") as record:
 
 
 def open_record(results: Path) -> Record:
-    return Record.open({"seed": 0}, results, "task/data/a")
+    return Record.open({"seed": 0}, results, "task/data/a", "0123456789")
 
 
 def pause(pid: int, record: Path) -> None:

@@ -122,7 +122,7 @@ from pathlib import Path
 import pandas as pd, torch
 from PIL import Image
 from safetensors.torch import save_file
-from pvt_bench.explaining import explain
+from pvt_bench.config.messages import explain
 disk = Path(sys.argv[1])
 for write in (
     lambda: save_file({"a": torch.zeros(10**6)}, str(disk / "a.safetensors")),

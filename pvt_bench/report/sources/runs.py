@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from pvt_bench.errors import InputError
+from pvt_bench.identity import ABSENT
 from pvt_bench.tracking.addresses import (
     SERVERS,
     check_uri,
@@ -20,7 +21,6 @@ from pvt_bench.tracking.addresses import (
     sqlite_file,
     without_password,
 )
-from pvt_bench.tracking.identity import LATER
 
 # What is known of a run beside what it was set to and what it measured. `link` is a directory or
 # an address, `record` the directory of its record where that is known.
@@ -153,8 +153,8 @@ def _joined(source: Source, loaded: Loaded) -> Runs:
     params = loaded.params.reindex(info.index).map(canonical, na_action="ignore")
     params = params[sorted(params)]
     params[[key for key in ALWAYS if key not in params]] = None
-    for key in LATER.keys() & set(params):
-        params[key] = params[key].fillna(str(LATER[key]))
+    for key in ABSENT.keys() & set(params):
+        params[key] = params[key].fillna(str(ABSENT[key]))
     metrics = loaded.metrics.reindex(info.index).astype(float)
     metrics[info["state"] != FINISHED] = float("nan")
     metrics = metrics[[name for name in metrics if name not in {*INFO, *params.columns}]]

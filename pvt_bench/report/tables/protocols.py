@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pvt_bench.identity import DIGESTED, counts
 from pvt_bench.report.sources.runs import Runs
-from pvt_bench.tracking.identity import DIGESTED, EXCLUDED
 
 KINDS = {"train": "score", "test": "score", "cost": "cost", "speed": "speed"}
 # A score belongs to data, schedule and test; a cost and a speed to the network and its input.
@@ -34,7 +34,7 @@ class Prepared:
     def protocol(self, kinds: Collection[str]) -> list[str]:
         """The keys whose values runs of these kinds must share to share a table."""
         keys = [*PROTOCOL, *(key for key in self.params if key.startswith(PROTOCOL_GROUPS))]
-        keys = [key for key in keys if key in self.table and _counts(key)]
+        keys = [key for key in keys if key in self.table and counts(key)]
         return [*keys, "device"] if "speed" in kinds else keys
 
     def speed_conditions(self) -> list[str]:
@@ -46,7 +46,7 @@ def prepare(runs: Runs) -> Prepared:
     """Runs with their kind, length and network."""
     table = runs.table
     network = [key for key in runs.params if key in NETWORK or key.startswith(NETWORK_GROUPS)]
-    network = [key for key in network if _counts(key)]
+    network = [key for key in network if counts(key)]
     more = pd.DataFrame(
         {
             "kind": table["mode"].map(KINDS).fillna("score"),
@@ -70,18 +70,13 @@ def row_keys(part: pd.DataFrame, params: Sequence[str], protocol: Sequence[str])
 
 def is_setting(key: str) -> bool:
     """Whether runs that differ in a key are no seeds of one row."""
-    return key not in NEVER_ROWS and (_counts(key) or key in DIGESTED)
+    return key not in NEVER_ROWS and (counts(key) or key in DIGESTED)
 
 
 def differing(part: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     """Those of the keys that have more than one value."""
-    counts = part[list(keys)].nunique(dropna=False)
-    return [key for key in keys if counts[key] > 1]
-
-
-def _counts(key: str) -> bool:
-    """Whether a key can change a result; weights count by content, not by their place."""
-    return not any(key == name or key.startswith(f"{name}.") for name in EXCLUDED)
+    values = part[list(keys)].nunique(dropna=False)
+    return [key for key in keys if values[key] > 1]
 
 
 def _length(table: pd.DataFrame) -> pd.Series:
