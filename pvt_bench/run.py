@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
 from pvt_bench import names, outcome, processes, records
@@ -22,13 +21,13 @@ from pvt_bench.builders import (
     build_module,
     build_network,
     build_skeleton,
-    check,
     check_device,
     count_workers,
     device,
     open_data,
 )
-from pvt_bench.config.schema import Mode
+from pvt_bench.config.checks import check
+from pvt_bench.config.schema import Config, Mode
 from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
@@ -56,7 +55,7 @@ class Work:
     steps, epoch_steps: of the whole training, and of one epoch.
     """
 
-    config: DictConfig
+    config: Config
     record: Record
     mirror: Mirror
     skeleton: nn.Module
@@ -79,7 +78,7 @@ class Placing:
     tags: dict[str, Any] = field(default_factory=dict)
 
 
-def run(config: DictConfig, dataset_line: str = "", placing: Placing = Placing()) -> Outcome:
+def run(config: Config, dataset_line: str = "", placing: Placing = Placing()) -> Outcome:
     """Do what `config.mode` says, or give the result if it was done before.
 
     Every process of the run calls it; the first one keeps the record.
@@ -93,7 +92,7 @@ def run(config: DictConfig, dataset_line: str = "", placing: Placing = Placing()
         return _run(config, dataset_line, placing)
 
 
-def _run(config: DictConfig, dataset_line: str, placing: Placing) -> Outcome:
+def _run(config: Config, dataset_line: str, placing: Placing) -> Outcome:
     uri = choose_uri(config.tracking.uri, config.results_dir)
     check(config)
     check_device(config)
@@ -123,7 +122,7 @@ def _run(config: DictConfig, dataset_line: str, placing: Placing) -> Outcome:
 
 
 @contextmanager
-def opened(config: DictConfig, data: dict[str, Any]) -> Iterator[Record]:
+def opened(config: Config, data: dict[str, Any]) -> Iterator[Record]:
     """The record of the run: the first process locks it, the others follow."""
     own: list[Record] = []
 
@@ -209,17 +208,8 @@ def speed(work: Work) -> None:
     options = work.config.speed
     network = build_network(work.config, work.config.task.protocol.num_classes)
     with progress_bar("timing", 2 * (options.warmup + options.repeats)) as bar:
-        measured = measure_speed(
-            network,
-            tuple(options.size or work.size),
-            device(work.config),
-            getattr(torch, options.dtype),
-            options.batch_size,
-            options.warmup,
-            options.repeats,
-            options.seconds,
-            advance=bar.advance,
-        )
+        size = options.size or work.size
+        measured = measure_speed(network, size, device(work.config), options, bar.advance)
     work.record.update(measured=asdict(measured))
     finish(work, measured.metrics())
 
@@ -272,7 +262,7 @@ def finish(work: Work, row: Row, step: int = 0) -> None:
 
 
 def open_mirror(
-    config: DictConfig, data: dict[str, Any], record: Record, uri: str, placing: Placing
+    config: Config, data: dict[str, Any], record: Record, uri: str, placing: Placing
 ) -> Mirror:
     """The run in MLflow that mirrors a record; only the first process has one."""
     tags = {

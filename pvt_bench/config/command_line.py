@@ -12,11 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig
 
 from pvt_bench.config.keys import EXPERIMENTS, check_fields, check_words
 from pvt_bench.config.messages import how_to_type, quote
-from pvt_bench.config.schema import config_dir, data_dir, register
+from pvt_bench.config.schema import Config, config_dir, data_dir, register, typed
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar
@@ -34,7 +33,7 @@ QUESTIONS = (
 class Composed(NamedTuple):
     """One run of a command line, and the overrides that make it."""
 
-    config: DictConfig
+    config: Config
     overrides: list[str]
 
 
@@ -59,7 +58,7 @@ def compose_cells(arguments: Sequence[str]) -> list[Composed]:
         return [Composed(*each) for each in zip(configs, cells, strict=True)]
 
 
-def compose_data(arguments: Sequence[str]) -> DictConfig:
+def compose_data(arguments: Sequence[str]) -> Config:
     """The configuration of the one task and dataset that a command line means, whatever else is
     swept.
 
@@ -177,13 +176,13 @@ def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:
     return f"dataset: {name}{place} ({reason}; dataset={other} chooses another)"
 
 
-def _compose(cell: list[str]) -> DictConfig:
+def _compose(cell: list[str]) -> Config:
     config = compose("config", cell)
     check_fields(config)
-    return config
+    return typed(config)
 
 
-def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
+def _compose_many(cells: Sequence[list[str]]) -> Iterator[Config]:
     """Compose on all cores: a cell takes Hydra a tenth of a second."""
     yield _compose(cells[0])  # A wrong word is told at once.
     with progress_bar("composing", len(cells), done=1) as bar:
@@ -194,7 +193,7 @@ def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
             bar.advance()
 
 
-def _compose_if_right(cell: list[str]) -> DictConfig | None:
+def _compose_if_right(cell: list[str]) -> Config | None:
     try:
         return _compose(cell)
     except Exception:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from pvt_bench.config.schema import plain
 from pvt_bench.errors import InputError
 
 PACKAGES = "PVT_BENCH_PACKAGES"
@@ -39,9 +38,9 @@ def find_target(prefix: str, name: object) -> Any:
     return target
 
 
-def build(prefix: str, node: DictConfig, **objects: Any) -> Any:
+def build(prefix: str, node: Any, **objects: Any) -> Any:
     """Call what the node names with its other keys and with `objects`."""
-    values: Any = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    values = plain(node)
     return find_target(prefix, values.pop("_target_", None))(**values, **objects)
 
 

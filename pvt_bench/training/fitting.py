@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pvt_bench import processes
 from pvt_bench.builders import build_module, count_workers
+from pvt_bench.config.schema import Config
 from pvt_bench.datasets.views import some_of
 from pvt_bench.measure.usage import usage
 from pvt_bench.screen import progress_bar, say, warn
@@ -25,7 +25,7 @@ from pvt_bench.training.optim import build_optimizer, learning_rate
 class Training:
     """One training; `data` holds the views by split, `steps` is its whole length."""
 
-    config: DictConfig
+    config: Config
     record: Record
     mirror: Mirror
     data: dict[str, Any]

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -23,19 +23,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from pvt_bench import processes
+from pvt_bench.config.schema import Trainer
 from pvt_bench.errors import Failed, Interrupted
 from pvt_bench.training.interruption import Interruption
 from pvt_bench.training.readers import end_readers, failures_named
-
-
-class TrainerOptions(Protocol):
-    """What is read of `pvt_bench.config.Trainer`; see there."""
-
-    accelerator: str
-    precision: Any
-    checkpoint_every: int
-    log_every: int
-
 
 WritePoint = Callable[[int, dict[str, float]], None]
 WriteCheckpoint = Callable[[int], None]
@@ -56,7 +47,7 @@ class Steps(_Ending):
         start: int,
         steps: int,
         seed: int,
-        options: TrainerOptions,
+        options: Trainer,
         write_point: WritePoint,
         write_checkpoint: WriteCheckpoint,
         advance: Callable[[], None],
@@ -115,15 +106,16 @@ class Steps(_Ending):
             trainer.should_stop = True
 
 
-def build_trainer(options: TrainerOptions, directory: Path, **settings: Any) -> L.Trainer:
+def build_trainer(options: Trainer, directory: Path, **settings: Any) -> L.Trainer:
     """Lightning's Trainer on a leash: it runs the loop, and writes and prints nothing."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # They advise on features of Lightning's that are left off on purpose.
     warnings.filterwarnings("ignore", module=r"lightning\.")
+    precision: Any = options.precision  # Lightning lists each that it knows.
     return L.Trainer(
         accelerator=options.accelerator,
-        precision=options.precision,
+        precision=precision,
         max_epochs=1,
         logger=False,
         enable_checkpointing=False,
@@ -220,7 +212,7 @@ class _Scoring(_Ending):
 def validate(
     module: L.LightningModule,
     loader: DataLoader[Any],
-    options: TrainerOptions,
+    options: Trainer,
     directory: Path,
     advance: Callable[[int], None],
 ) -> None:
