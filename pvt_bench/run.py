@@ -51,8 +51,7 @@ Row = dict[str, float]
 class Work:
     """What a mode works with.
 
-    skeleton: the network of the published protocol on the meta device; data: views by split;
-    steps, epoch_steps: of the whole training, and of one epoch.
+    skeleton: the network of the published protocol on the meta device; data: views by split.
     """
 
     config: Config
@@ -60,8 +59,6 @@ class Work:
     mirror: Mirror
     skeleton: nn.Module
     data: dict[str, Any]
-    steps: int
-    epoch_steps: int
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,26 +94,19 @@ def _run(config: Config, dataset_line: str, placing: Placing) -> Outcome:
     check(config)
     check_device(config)
     skeleton = build_skeleton(config)
-    data, length = {}, (0, 0)
+    data: dict[str, Any] = {}
     if config.mode in (Mode.train, Mode.test):
         say(dataset_line)
         data = open_data(config)
     if config.mode == Mode.train:
-        length = count_steps(config.schedule, len(data["train"]))
+        count_steps(config.schedule, len(data["train"]))  # refuses what gives no training
     with opened(config, data) as record:
         mirror = open_mirror(config, data, record, uri, placing)
         if record.status["state"] == "finished":
-            say(f"finished before (rerun=true starts over): {record.directory}")
-            made_by, here = record.status["commit"], source_version()
-            if made_by != here:
-                say(f"its code was commit {made_by}, the code here is {here}")
-            delete_checkpoints(record.directory / FOLDER)
-            if not record.status.get("mirrored"):
-                mirror.start()
-                publish(record, mirror)
+            tell_finished(record, mirror)
         else:
             with ending(record, mirror):
-                WORK[config.mode](Work(config, record, mirror, skeleton, data, *length))
+                WORK[config.mode](Work(config, record, mirror, skeleton, data))
         status = record.status
     return Outcome(config, record.directory, status["result"], status.get("measured", {}))
 
@@ -135,33 +125,39 @@ def opened(config: Config, data: dict[str, Any]) -> Iterator[Record]:
         yield record
 
 
+def tell_finished(record: Record, mirror: Mirror) -> None:
+    """Say that the run was done before, and do what may have been left undone after its end."""
+    say(f"finished before (rerun=true starts over): {record.directory}")
+    made_by, here = record.status["commit"], source_version()
+    if made_by != here:
+        say(f"its code was commit {made_by}, the code here is {here}")
+    delete_checkpoints(record.directory / FOLDER)
+    if not record.status.get("mirrored"):
+        mirror.start()
+        publish(record, mirror)
+
+
 def train(work: Work) -> None:
     """Train from the last checkpoint or from the start, then score."""
     from pvt_bench.backbones.weights import save_weights
 
-    training = Training(work.config, work.record, work.mirror, work.data, work.steps)
+    training = Training(work.config, work.record, work.mirror, work.data)
     torch.manual_seed(work.config.seed)
     network = build_and_report(work, work.data["train"].num_classes)
-    module = training.fit(network, work.epoch_steps)
+    module = training.fit(network)
     weights = work.record.directory / "weights.safetensors"
     if processes.rank() == 0:
         work.record.check_lease()
         save_weights(module.network, weights)
-    with kept_whatever_the_score(weights):
-        row = measure_costs(work) | score(work, module)
-    if processes.rank() == 0:
-        finish(work, row | {"seconds": training.seconds}, work.steps)
-
-
-@contextmanager
-def kept_whatever_the_score(weights: Path) -> Iterator[None]:
-    """Say that nothing of the training is lost where its score fails."""
     try:
-        yield
-    except Exception as error:
-        if not isinstance(error, Interrupted):
-            warn(f"the training is done: {weights}. The same command goes on with its score alone")
+        row = measure_costs(work) | score(work, module)
+    except Interrupted:
         raise
+    except Exception:
+        warn(f"the training is done: {weights}. The same command goes on with its score alone")
+        raise
+    if processes.rank() == 0:
+        finish(work, row | {"seconds": training.seconds}, training.steps)
 
 
 def test(work: Work) -> None:

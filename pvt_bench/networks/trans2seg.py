@@ -24,17 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import Conv2dNormActivation
 
+from pvt_bench.backbones.pvt import to_maps, to_tokens
 from pvt_bench.networks.segmenter import Segmenter
-
-
-def to_tokens(maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) as tokens (B, H * W, C)."""
-    return maps.flatten(2).transpose(1, 2)
-
-
-def to_maps(tokens: Tensor, size: torch.Size) -> Tensor:
-    """Tokens (B, H * W, C) as maps (B, C, H, W) of `size` (H, W)."""
-    return tokens.transpose(1, 2).unflatten(2, size)
 
 
 def resize(maps: Tensor, size: Any) -> Tensor:

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,32 +40,24 @@ class _Ending(L.Callback):
         end_readers()
 
 
+@dataclass(eq=False)
 class Steps(_Ending):
-    """Seeds, logs and saves by the step of the run, and stops between two steps if asked to."""
+    """Seeds, logs and saves by the step of the run, and stops between two steps if asked to.
 
-    def __init__(
-        self,
-        start: int,
-        steps: int,
-        seed: int,
-        options: Trainer,
-        write_point: WritePoint,
-        write_checkpoint: WriteCheckpoint,
-        advance: Callable[[], None],
-        gradient_clip: float | None = None,
-        average: AveragedModel | None = None,
-    ) -> None:
-        self.step = start
-        self.steps = steps
-        self.seed = seed
-        self.options = options
-        self.write_point = write_point
-        self.write_checkpoint = write_checkpoint
-        self.advance = advance
-        self.gradient_clip = gradient_clip
-        self.average = average
-        self.interruption = Interruption()
-        self.stop = 0
+    step: where the run stands; steps: its last. average: of the weights, or none.
+    """
+
+    step: int
+    steps: int
+    seed: int
+    options: Trainer
+    write_point: WritePoint
+    write_checkpoint: WriteCheckpoint
+    advance: Callable[[], None]
+    gradient_clip: float | None = None
+    average: AveragedModel | None = None
+    stop: int = 0
+    interruption: Interruption = field(default_factory=Interruption)
 
     def on_train_start(self, *_: Any) -> None:
         # Lightning answers SIGTERM by leaving at once, without a checkpoint.
@@ -84,12 +77,10 @@ class Steps(_Ending):
         if self.gradient_clip is not None:
             clip_grad_norm_(module.parameters(), self.gradient_clip)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *_: Any) -> None:
         self.step += 1
         if self.average is not None:
-            self.average.update_parameters(module.network)  # type: ignore[arg-type]
+            self.average.update_parameters(module.network)
         last = self.step == self.steps
         if self.step % self.options.log_every == 0 or last:
             means = processes.average(torch.stack([value.float() for value in outputs.values()]))
@@ -163,12 +154,7 @@ def _ended_well() -> Iterator[None]:
         end_readers()
 
 
-def fit(
-    module: L.LightningModule,
-    loader: DataLoader[Any],
-    loop: Steps,
-    directory: Path,
-) -> None:
+def fit(module: L.LightningModule, loader: DataLoader[Any], loop: Steps, directory: Path) -> None:
     """Train to the last step; Interrupted where asked to stop before, after a checkpoint."""
     trainer = build_trainer(
         loop.options,
@@ -191,12 +177,12 @@ def fit(
         raise Interrupted(f"stopped after step {loop.step} of {loop.steps}", signal)
 
 
+@dataclass(eq=False)
 class _Scoring(_Ending):
     """Reports each batch that was scored, and stops between two of them if asked to."""
 
-    def __init__(self, advance: Callable[[int], None], interruption: Interruption) -> None:
-        self.advance = advance
-        self.interruption = interruption
+    advance: Callable[[int], None]
+    interruption: Interruption
 
     def on_validation_start(self, *_: Any) -> None:
         self.interruption.arm()
