@@ -134,7 +134,7 @@ def test_no_digit_is_in_both_splits():
 
 
 def test_the_same_bytes_every_time_and_in_every_process(root, tmp_path):
-    code = "import sys; from pathlib import Path; from pvt_bench.datasets.digits import *;"
+    code = "import sys; from pathlib import Path; from pvt_bench.datasets.digits.reader import *;"
     code += "write_digits(Path(sys.argv[1]))"
     run([sys.executable, "-c", code, str(tmp_path / "again")], check=True)
     files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
