@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 
 from pvt_bench.config.recipes import add_recipe
-from pvt_bench.config.schema import config_dir, register
+from pvt_bench.config.schema import config_dir, register, typed
 from pvt_bench.screen import console, progress_bar, show_rows
 from pvt_bench.tracking.mlflow import quiet_and_quick
 
@@ -104,7 +104,7 @@ def settings_of(model: str) -> dict[str, Any]:
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("config", add_recipe([f"model={model}", "task=coco_retinanet"]))
-    return params(config)
+    return params(typed(config))
 
 
 def metrics_of(number: int) -> list[Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
 
 from pvt_bench.config.choices import own_dataset, typed_experiment
 from pvt_bench.config.command_line import (
@@ -24,7 +23,7 @@ from pvt_bench.config.command_line import (
     sweep_title,
     swept_keys,
 )
-from pvt_bench.config.schema import LauncherName, Mode, config_dir, register
+from pvt_bench.config.schema import Config, LauncherName, Mode, config_dir, register
 from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
@@ -78,7 +77,7 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
     from pvt_bench import outcome
     from pvt_bench.run import run
 
-    def line(config: DictConfig) -> str:
+    def line(config: Config) -> str:
         return first_lines(config, typed)
 
     alone = len(composed) == 1 and not typed_experiment(typed)
@@ -91,7 +90,7 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
 def sweep(
     composed: Sequence[Composed],
     typed: list[str],
-    line: Callable[[DictConfig], str],
+    line: Callable[[Config], str],
     full: bool,
 ) -> int:
     """Run cells through the launcher; 0 where all are done, or are left to a queue."""

@@ -3,7 +3,7 @@
 import traceback
 
 from pvt_bench.config.messages import explain
-from pvt_bench.errors import Failed
+from pvt_bench.errors import Failed, Interrupted
 from pvt_bench.screen import complain
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -15,8 +15,7 @@ def report(error: Exception, full: bool) -> int:
     full: with its traceback, whatever it is.
     """
     message = explain(error)
-    # By its name: the class lies in a room that imports torch.
-    interrupted = type(error).__name__ == "Interrupted"
+    interrupted = isinstance(error, Interrupted)
     # A loss that is not a number says all that there is to know, too.
     told = interrupted or isinstance(error, Failed | FloatingPointError)
     if full or (message is None and not told):

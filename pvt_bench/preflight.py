@@ -18,11 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from pvt_bench.config.command_line import check_named, compose_data, why_dataset
 from pvt_bench.config.keys import check_targets
-from pvt_bench.config.schema import Mode
+from pvt_bench.config.schema import Config, Mode, plain
 from pvt_bench.config.targets import build, find_target
 from pvt_bench.ending import INTERRUPTED, report
 from pvt_bench.errors import InputError
@@ -54,7 +52,7 @@ def main(words: Sequence[str]) -> int:
         return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
 
 
-def compose_words(words: Sequence[str]) -> DictConfig:
+def compose_words(words: Sequence[str]) -> Config:
     """The configuration of a run with these words, but for its model."""
     options = [word for word in words if word.startswith("-")]
     if options:
@@ -66,7 +64,7 @@ def compose_words(words: Sequence[str]) -> DictConfig:
     return compose_data(words)
 
 
-def check_dataset(config: DictConfig) -> int:
+def check_dataset(config: Config) -> int:
     """Survey the splits that the task reads, read their images, and report; the exit code."""
     check_targets(config)
     # Torch comes with the readers' modules: imported once the configuration is known to be right.
@@ -76,7 +74,7 @@ def check_dataset(config: DictConfig) -> int:
     _prepare(report_file)
     began = time.monotonic()
     root, dataset_class = _open_root(config)
-    view, options = config.task.view, dict(config.task.get("view_options") or {})
+    view, options = config.task.view, plain(config.task).get("view_options") or {}
     tree = find_tree(dataset_class, config.dataset.name, root, view)
     _refuse_other_tree(config, tree)
     say(f"looking at {tree.absolute()}")
@@ -171,7 +169,7 @@ def write(path: Path, facts: dict[str, Any], kinds: dict["Kind", list["Fault"]])
     return errors
 
 
-def _open_root(config: DictConfig) -> tuple[Path, Any]:
+def _open_root(config: Config) -> tuple[Path, Any]:
     """The dataset's folder, with the built-in data in it, and the dataset's class."""
     from pvt_bench.datasets.digits.reader import Digits, write_digits
     from pvt_bench.datasets.trees import find_root
@@ -183,7 +181,7 @@ def _open_root(config: DictConfig) -> tuple[Path, Any]:
     return root, dataset_class
 
 
-def _refuse_other_tree(config: DictConfig, tree: Path) -> None:
+def _refuse_other_tree(config: Config, tree: Path) -> None:
     """Let the reader say what it expects where a folder has nothing of it."""
     from pvt_bench.datasets.faults.checks import LAYOUTS
 
@@ -193,11 +191,11 @@ def _refuse_other_tree(config: DictConfig, tree: Path) -> None:
         getattr(dataset, config.task.view)("val")
 
 
-def _compare_classes(config: DictConfig, surveys: dict[str, "Survey"]) -> list["Fault"]:
+def _compare_classes(config: Config, surveys: dict[str, "Survey"]) -> list["Fault"]:
     """A note where a dataset has not the classes of the task's published protocol."""
     from pvt_bench.datasets.faults.kinds import OTHER_CLASSES, Fault
 
-    expected = OmegaConf.select(config, "task.protocol.num_classes")
+    expected = config.task.protocol.num_classes
     if config.dataset.name == "digits":  # has its own by design
         return []
     counts = {split: len(found.classes) for split, found in surveys.items() if found.classes}

@@ -66,16 +66,6 @@ def average(values: Tensor) -> Tensor:
     return total / count()
 
 
-def divisor(number: Tensor) -> Tensor:
-    """By what the sum of a loss over `number` () things of this process is divided.
-
-    It is the mean number of a process, but at least one thing in all. Gradients are averaged over
-    the processes: so they are those of the sum over the things of the whole batch, divided by
-    their number, however the things are spread.
-    """
-    return average(number).clamp(min=1 / count())
-
-
 @contextmanager
 def joined() -> Iterator[None]:
     """Be one of the processes that the environment names, as `torchrun` does: WORLD_SIZE, RANK,

@@ -17,17 +17,17 @@ FLOORS = (
     ("__main__", "export", "preflight", "status", "sync"),
     ("launching", "report"),
     ("run",),
-    ("records", "fitting", "outcome"),
+    ("records", "training", "outcome"),
     ("builders", "names"),
     ("tasks",),
     ("networks",),
-    ("backbones", "datasets", "measure", "training", "tracking"),
+    ("backbones", "datasets", "measure", "tracking"),
     ("identity",),
     ("ending", "processes"),
     ("config",),
     ("screen",),
     ("parallel",),
-    ("errors", "escaping"),
+    ("colours", "errors", "escaping"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -72,6 +72,7 @@ def test_imports_go_downward(path: Path) -> None:
                 "tracking",
                 "screen",
                 "config",
+                "colours",
                 "errors",
                 "escaping",
             ),

@@ -10,7 +10,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig
 
 from pvt_bench.config.choices import (
     chosen,
@@ -23,7 +22,7 @@ from pvt_bench.config.choices import (
 from pvt_bench.config.keys import check_fields, check_words
 from pvt_bench.config.messages import how_to_type, quote
 from pvt_bench.config.recipes import add_recipe, why_recipe
-from pvt_bench.config.schema import Mode, config_dir, register
+from pvt_bench.config.schema import Config, Mode, config_dir, register, typed
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.parallel import spread
 from pvt_bench.screen import progress_bar
@@ -41,7 +40,7 @@ QUESTIONS = (
 class Composed(NamedTuple):
     """One run of a command line, and the overrides that make it."""
 
-    config: DictConfig
+    config: Config
     overrides: list[str]
 
 
@@ -66,7 +65,7 @@ def compose_cells(arguments: Sequence[str]) -> list[Composed]:
         return [Composed(*each) for each in zip(configs, cells, strict=True)]
 
 
-def compose_data(arguments: Sequence[str]) -> DictConfig:
+def compose_data(arguments: Sequence[str]) -> Config:
     """The configuration of the one task and dataset that a command line means, whatever else is
     swept.
 
@@ -161,7 +160,7 @@ def read_words(
     return values
 
 
-def first_lines(config: DictConfig, typed: Sequence[str]) -> str:
+def first_lines(config: Config, typed: Sequence[str]) -> str:
     """What a run prints first: its dataset, and the recipe that it trains by, with the reasons."""
     dataset = why_dataset(config.dataset.name, config.dataset.root, typed)
     return f"{dataset}\n{why_recipe(config, typed)}" if config.mode == Mode.train else dataset
@@ -179,13 +178,13 @@ def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:
     return f"dataset: {name}{place} ({reason}; dataset={other} chooses another)"
 
 
-def _compose(cell: list[str]) -> DictConfig:
+def _compose(cell: list[str]) -> Config:
     config = compose("config", cell)
     check_fields(config)
-    return config
+    return typed(config)
 
 
-def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
+def _compose_many(cells: Sequence[list[str]]) -> Iterator[Config]:
     """Compose on all cores: a cell takes Hydra a tenth of a second."""
     yield _compose(cells[0])  # A wrong word is told at once.
     with progress_bar("composing", len(cells), done=1) as bar:
@@ -196,7 +195,7 @@ def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
             bar.advance()
 
 
-def _compose_if_right(cell: list[str]) -> DictConfig | None:
+def _compose_if_right(cell: list[str]) -> Config | None:
     try:
         return _compose(cell)
     except Exception:

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-from omegaconf import DictConfig
-
 from pvt_bench.config.choices import chosen, default_choices, own_dataset, read_choice
-from pvt_bench.config.schema import recipe_table
+from pvt_bench.config.schema import Config, recipe_table, select
 
 # Words that leave out the settings of one column of the table.
 LEFT_OUT = {"~recipe": "always", "~recipe_on": "on_own_data"}
@@ -36,7 +34,7 @@ def add_recipe(words: Sequence[str]) -> list[str]:
     return [f"recipe=[{','.join(names)}]", *left] if names else left
 
 
-def why_recipe(config: DictConfig, words: Sequence[str]) -> str:
+def why_recipe(config: Config, words: Sequence[str]) -> str:
     """The second line of a training: which recipe it uses, and how to train without.
 
     words: as they are typed, with the values of all cells of a sweep.
@@ -44,7 +42,7 @@ def why_recipe(config: DictConfig, words: Sequence[str]) -> str:
     if typed := chosen(words).get("recipe"):
         return f"recipe: {typed.replace('null', 'none')} (as typed)"
     task, model = config.task.name, config.model.name
-    own = config.dataset.name == own_dataset(task, config.task.get("dataset"))
+    own = config.dataset.name == own_dataset(task, select(config, "task.dataset"))
     names = find_recipes(task, model, _columns(words, own))
     if not names:
         left = [word for word in words if word in LEFT_OUT]

@@ -6,31 +6,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pvt_bench import processes
 from pvt_bench.builders import build_module, count_workers
+from pvt_bench.config.schema import Config
 from pvt_bench.datasets.views import some_of
 from pvt_bench.measure.usage import usage
 from pvt_bench.screen import progress_bar, say, warn
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
 from pvt_bench.training.checkpoint import FOLDER, find_newest, load_checkpoint, save_checkpoint
-from pvt_bench.training.optim import build_optimizer, learning_rate
+from pvt_bench.training.optim import build_optimizer, count_steps, learning_rate
 
 
 @dataclass
 class Training:
-    """One training; `data` holds the views by split, `steps` is its whole length."""
+    """One training; `data` holds the views by split."""
 
-    config: DictConfig
+    config: Config
     record: Record
     mirror: Mirror
     data: dict[str, Any]
-    steps: int
     began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        samples = len(self.data["train"])
+        self.steps, self.epoch_steps = count_steps(self.config.schedule, samples)
 
     @property
     def checkpoints(self) -> Path:
@@ -42,7 +45,7 @@ class Training:
         """Since the start, over all attempts, up to now."""
         return time.monotonic() - self.began
 
-    def fit(self, network: nn.Module, epoch_steps: int) -> Any:
+    def fit(self, network: nn.Module) -> Any:
         """Train to the last step; the task's module around the network to score.
 
         That is the average of the weights where the schedule asks for one.
@@ -67,7 +70,7 @@ class Training:
             build_optimizer,
             schedule=schedule,
             steps=self.steps,
-            epoch_steps=epoch_steps,
+            epoch_steps=self.epoch_steps,
             start=start,
             state=state.get("optimizer"),
         )
@@ -99,32 +102,11 @@ class Training:
             )
 
     def _fit_from(self, start: int, module: Any, average: AveragedModel | None) -> None:
-        """The steps from `start` on, logged and saved as they go."""
+        """Take the steps from `start` on, logged and saved as they go."""
         from pvt_bench.datasets.loading import Share, train_loader
         from pvt_bench.training.loop import Steps, fit
 
         config, schedule = self.config, self.config.schedule
-
-        def save(step: int) -> None:
-            if processes.rank() > 0:
-                return
-            state = {
-                "step": step,
-                "seconds": self.seconds,
-                "network": module.network.state_dict(),
-                "optimizer": module.optimizers(use_pl_optimizer=False).state_dict(),
-            }
-            if average is not None:
-                state["average"] = average.state_dict()
-            save_checkpoint(self.checkpoints, step, state, self.record.check_lease)
-            self.record.update(step=step)
-            self.mirror.push(step)
-
-        def log(step: int, values: dict[str, float]) -> None:
-            seen = {"train/images_seen": float(step * schedule.batch_size)}
-            self.record.log(step, values | seen | usage())
-            bar.note = f"loss {values['train/loss']:.3f}"
-
         loader = train_loader(
             self.data["train"],
             schedule.batch_size,
@@ -136,13 +118,19 @@ class Training:
             Share(processes.rank(), processes.count()),
         )
         with progress_bar("training", self.steps, start) as bar:
+
+            def log(step: int, values: dict[str, float]) -> None:
+                seen = {"train/images_seen": float(step * schedule.batch_size)}
+                self.record.log(step, values | seen | usage())
+                bar.note = f"loss {values['train/loss']:.3f}"
+
             loop = Steps(
                 start,
                 self.steps,
                 config.seed,
                 config.trainer,
                 log,
-                save,
+                partial(self._save, module, average),
                 bar.advance,
                 schedule.gradient_clip,
                 average,
@@ -150,6 +138,21 @@ class Training:
             fit(module, loader, loop, self.record.directory)
         # Before other processes are forked off, which would inherit what its thread has locked.
         self.mirror.settle()
+
+    def _save(self, module: Any, average: AveragedModel | None, step: int) -> None:
+        if processes.rank() > 0:
+            return
+        state = {
+            "step": step,
+            "seconds": self.seconds,
+            "network": module.network.state_dict(),
+            "optimizer": module.optimizers(use_pl_optimizer=False).state_dict(),
+        }
+        if average is not None:
+            state["average"] = average.state_dict()
+        save_checkpoint(self.checkpoints, step, state, self.record.check_lease)
+        self.record.update(step=step)
+        self.mirror.push(step)
 
 
 def _average(network: nn.Module, decay: float | None) -> AveragedModel | None:
