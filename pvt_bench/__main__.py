@@ -12,6 +12,7 @@ from typing import Any
 
 import hydra
 
+from pvt_bench.commands import DONE, FAILED, INTERRUPTED, report, run_command
 from pvt_bench.config.choices import own_dataset, typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
@@ -24,27 +25,22 @@ from pvt_bench.config.command_line import (
     swept_keys,
 )
 from pvt_bench.config.schema import Config, LauncherName, Mode, config_dir, register
-from pvt_bench.ending import FAILED, INTERRUPTED, report
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    typed = sys.argv[1:]
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
-        if asks_hydra(typed):
-            answer(complete(typed, os.environ))
-            code = 0
-        else:
-            check_named(typed)
-            code = start(compose_cells(typed), typed, full)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except Exception as error:
-        code = report(error, full)
-    sys.exit(code)
+    sys.exit(run_command(sys.argv[1:], run_typed))
+
+
+def run_typed(words: Sequence[str]) -> int:
+    """Do what the command line asks for; the exit code."""
+    if asks_hydra(words):
+        answer(complete(words, os.environ))
+        return DONE
+    check_named(words)
+    return start(compose_cells(words), words)
 
 
 def answer(words: list[str]) -> None:
@@ -58,7 +54,7 @@ def answer(words: list[str]) -> None:
     )()
 
 
-def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
+def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
     """Run what was composed: one run in this process, or cells through the launcher."""
     config = composed[0].config
     if config.mode in (Mode.train, Mode.test):
@@ -83,28 +79,27 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
     alone = len(composed) == 1 and not typed_experiment(typed)
     if alone and config.launcher.name == LauncherName.in_process and config.trainer.devices == 1:
         outcome.show(run(config, line(config)))
-        return 0
-    return sweep(composed, typed, line, full)
+        return DONE
+    return sweep(composed, typed, line)
 
 
 def sweep(
     composed: Sequence[Composed],
-    typed: list[str],
+    typed: Sequence[str],
     line: Callable[[Config], str],
-    full: bool,
 ) -> int:
     """Run cells through the launcher; 0 where all are done, or are left to a queue."""
     from pvt_bench import outcome
     from pvt_bench.launching.starting import failed, launch
 
-    codes = [0]
+    codes = [DONE]
 
     def run_here(run_cell: Callable[[], Any]) -> None:
         # Reported here, so that one cell's error does not end the others.
         try:
             outcome.show(run_cell(), as_line=len(composed) > 1)
         except Exception as error:
-            codes.append(report(error, full))
+            codes.append(report(error))
             if codes[-1] == INTERRUPTED:
                 raise KeyboardInterrupt from error
 
@@ -118,10 +113,10 @@ def sweep(
     ]
     if outcomes and typed_experiment(typed):
         tabulate(outcomes, typed)
-    return max(codes) or (FAILED if failed([state for _, state in ended]) else 0)
+    return max(codes) or (FAILED if failed([state for _, state in ended]) else DONE)
 
 
-def tabulate(outcomes: list[Any], typed: list[str]) -> None:
+def tabulate(outcomes: list[Any], typed: Sequence[str]) -> None:
     """Write the table of a published table's cells beside the published numbers, and show it."""
     from omegaconf import OmegaConf
 

@@ -12,7 +12,7 @@ from pvt_bench.config.schema import Config, Freeze, Mode, plain
 from pvt_bench.config.targets import build
 from pvt_bench.datasets.faults.checks import quick_check
 from pvt_bench.errors import InputError
-from pvt_bench.parallel import count_cores
+from pvt_bench.processes import count_cores
 
 
 def check_device(config: Config) -> None:

@@ -23,11 +23,11 @@ FLOORS = (
     ("networks",),
     ("backbones", "datasets", "measure", "tracking"),
     ("identity",),
-    ("ending", "processes"),
+    ("commands",),
     ("config",),
     ("screen",),
-    ("parallel",),
-    ("colours", "errors", "escaping"),
+    ("processes",),
+    ("colours", "errors", "escaping", "files"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))

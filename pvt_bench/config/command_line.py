@@ -24,7 +24,7 @@ from pvt_bench.config.messages import how_to_type, quote
 from pvt_bench.config.recipes import add_recipe, why_recipe
 from pvt_bench.config.schema import Config, Mode, config_dir, register, typed
 from pvt_bench.errors import InputError, nearest
-from pvt_bench.parallel import spread
+from pvt_bench.processes import spread
 from pvt_bench.screen import progress_bar
 
 # From so many cells on, processes that compose are worth their start; each takes some at a time.
@@ -138,26 +138,6 @@ def asks_hydra(arguments: Sequence[str]) -> bool:
                 f"There is no option {option}. {nearest(option, [*QUESTIONS, *MULTIRUN])}"
             )
     return False
-
-
-def read_words(
-    arguments: Sequence[str], defaults: Mapping[str, str | None]
-) -> dict[str, str | None]:
-    """The words `key=value` of a small command, over its defaults.
-
-    Raises:
-        InputError: a word that is not `key=value`, or a key that the command has not.
-    """
-    values = dict(defaults)
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if not equals or key not in defaults:
-            raise InputError(
-                f"{word} cannot be used here. {nearest(key, defaults)} Type for example "
-                f"{next(iter(defaults))}=..."
-            )
-        values[key] = value
-    return values
 
 
 def first_lines(config: Config, typed: Sequence[str]) -> str:

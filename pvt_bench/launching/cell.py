@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from pvt_bench.commands import report
 from pvt_bench.config.schema import Config, Mode, register, typed
-from pvt_bench.ending import report
 from pvt_bench.errors import InputError
+from pvt_bench.files import replace
 from pvt_bench.launching.asking import LONG_PATIENCE_S, NoAnswer, insist
 from pvt_bench.tracking.environment import source_digest
-from pvt_bench.tracking.metrics import replace
 
 if TYPE_CHECKING:
     from pvt_bench.outcome import Outcome
@@ -159,7 +159,7 @@ def main() -> None:
     try:
         run_cell(Path(sys.argv[1]))
     except Exception as error:
-        sys.exit(report(error, os.environ.get("HYDRA_FULL_ERROR") == "1"))
+        sys.exit(report(error))
 
 
 if __name__ == "__main__":

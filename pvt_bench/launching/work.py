@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from pvt_bench.commands import INTERRUPTED
 from pvt_bench.config.schema import Config, LauncherName, plain
-from pvt_bench.ending import INTERRUPTED
 from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.launching.cell import run_cell
 from pvt_bench.launching.executors import LocalSlots

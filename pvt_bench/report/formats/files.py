@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from pvt_bench.errors import InputError
-from pvt_bench.tracking.metrics import replace
+from pvt_bench.files import replace
 
 
 def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> list[Path]:

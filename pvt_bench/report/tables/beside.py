@@ -10,12 +10,12 @@ import pandas as pd
 
 from pvt_bench import escaping
 from pvt_bench.config.schema import Gap, Report
+from pvt_bench.files import replace
 from pvt_bench.report.formats.markdown import to_markdown
 from pvt_bench.report.formats.terminal import show_table
 from pvt_bench.report.tables.layouts import UNPUBLISHED
 from pvt_bench.report.tables.published import FIGURES, as_number, load_published
 from pvt_bench.report.tables.rows import Origin, Row, Table, value_of
-from pvt_bench.tracking.metrics import replace
 
 COSTS = ("params_m", "gflops")
 # A published cost is met where ours prints to the same digit, or is this near: parameters in
