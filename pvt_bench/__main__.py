@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 
 from pvt_bench.commands import DONE, FAILED, INTERRUPTED, report, run_command
-from pvt_bench.config.choices import own_dataset, typed_experiment
+from pvt_bench.config.choices import typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
     asks_hydra,
@@ -106,50 +106,31 @@ def sweep(
     swept = swept_keys([each.overrides for each in composed])
     title = sweep_title(typed, swept)
     ended = launch([each.config for each in composed], swept, title, typed, line, run_here)
-    outcomes = [
-        outcome.Outcome(config, Path(config.results_dir, state.cell.place), result, {})
+    records = {
+        Path(config.results_dir, state.cell.place)
         for config, state in ended
-        if (result := state.status.get("result")) is not None
-    ]
-    if outcomes and typed_experiment(typed):
-        tabulate(outcomes, typed)
+        if state.status.get("result") is not None
+    }
+    if records and typed_experiment(typed):
+        tabulate(composed[0].config, records, typed)
     return max(codes) or (FAILED if failed([state for _, state in ended]) else DONE)
 
 
-def tabulate(outcomes: list[Any], typed: Sequence[str]) -> None:
-    """Write the table of a published table's cells beside the published numbers, and show it."""
+def tabulate(config: Config, records: set[Path], typed: Sequence[str]) -> None:
+    """Write the published table that was run beside the published numbers, and show it."""
     from omegaconf import OmegaConf
 
-    from pvt_bench.report.tables import beside as tables
+    from pvt_bench.report.making import write_published_table
 
-    config = outcomes[0].config
     _, name = typed_experiment(typed) or ("", "")
     if config.report is None:
         return
     layout: Any = OmegaConf.to_object(config.report)
-    keys = ("model.name", *layout.keys)
-    # Seeds share one record of a cost: it counts once.
-    rows = {}
-    for each in outcomes:
-        what = {key: str(OmegaConf.select(each.config, key)) for key in keys}
-        rows[each.directory, *what.values()] = (what, comparable(each))
     # Where the results lie does not change them.
     words = [word for word in typed if not word.startswith("results_dir=")]
     command = shlex.join(["python", "-m", "pvt_bench", *words])
-    table = tables.compare(name, layout, list(rows.values()), command)
-    tables.show(table)
-    for path in tables.write(table, Path(config.results_dir) / "tables"):
+    for path in write_published_table(Path(config.results_dir), records, name, layout, command):
         say(f"table: {path}")
-
-
-def comparable(outcome: Any) -> dict[str, float]:
-    """What of a row can stand beside published numbers: scores on the task's own data only."""
-    config = outcome.config
-    own = config.dataset.name == own_dataset(config.task.name, config.task.get("dataset"))
-    scored = not own and config.mode in ("train", "test")
-    return {
-        name: value for name, value in outcome.row.items() if not scored or name.startswith("cost/")
-    }
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pvt_bench.launching import summary
 from pvt_bench.launching.jobs import Job
 from pvt_bench.launching.states import FAILED, State
 from pvt_bench.launching.sweep import Cell, Sweep
-from pvt_bench.report.formats.links import link
+from pvt_bench.report.formats.files import link
 from pvt_bench.tasks.charts import draw_confusion
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record

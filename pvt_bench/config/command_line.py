@@ -60,9 +60,22 @@ def compose_cells(arguments: Sequence[str]) -> list[Composed]:
         cells = _combine(words)
         if len(cells) > 1 and len(words) == len(arguments) and not typed_experiment(words):
             raise InputError(_one_or_several(words, cells))
-        completed = [complete(cell, os.environ) for cell in cells]
-        configs = _compose_many(completed) if len(cells) > MANY else map(_compose, completed)
+        configs = _compose_all([complete(cell, os.environ) for cell in cells])
         return [Composed(*each) for each in zip(configs, cells, strict=True)]
+
+
+def split_cells(words: Sequence[str]) -> list[list[str]]:
+    """Words of each cell of a sweep, without composing any."""
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return _combine(words)
+
+
+def compose_each(cells: Sequence[Sequence[str]]) -> list[Config]:
+    """Configurations of cells by their words, with the recipes that their runs would take."""
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return list(_compose_all([add_recipe(cell) for cell in cells]))
 
 
 def compose_data(arguments: Sequence[str]) -> Config:
@@ -90,9 +103,14 @@ def complete(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
 
 def add_dataset(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The words of one run with its task's dataset, where PVT_BENCH_DATA is set and none chosen."""
+    return on_own_data(words) if environment.get("PVT_BENCH_DATA") else list(words)
+
+
+def on_own_data(words: Sequence[str]) -> list[str]:
+    """The words of one run with the dataset that its task was published for, if none is chosen."""
     choices = chosen(words)
     task = choices.get("task", ",")
-    if not environment.get("PVT_BENCH_DATA") or "dataset" in choices or "," in task:
+    if "dataset" in choices or "," in task:
         return list(words)
     own = own_dataset(task, read_choice("task", task, words).get("dataset"))
     return [f"dataset={own}", *words]
@@ -162,6 +180,10 @@ def _compose(cell: list[str]) -> Config:
     config = compose("config", cell)
     check_fields(config)
     return typed(config)
+
+
+def _compose_all(cells: Sequence[list[str]]) -> Iterator[Config]:
+    return _compose_many(cells) if len(cells) > MANY else map(_compose, cells)
 
 
 def _compose_many(cells: Sequence[list[str]]) -> Iterator[Config]:

@@ -82,7 +82,7 @@ def check(tables: Sequence[Table], options: Options) -> int:
     Raises:
         InputError: there is nothing to compare.
     """
-    from pvt_bench.report.tables.beside import misses
+    from pvt_bench.report.tables.gaps import misses
     from pvt_bench.report.tables.layouts import load_layout
 
     layout = load_layout(str(options.table or options.published)).report
