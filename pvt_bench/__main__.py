@@ -11,41 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
 
+from pvt_bench.commands import DONE, FAILED, INTERRUPTED, report, run_command
+from pvt_bench.config.choices import typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
-    add_dataset,
     asks_hydra,
     check_named,
+    complete,
     compose_cells,
+    first_lines,
     sweep_title,
     swept_keys,
-    typed_experiment,
-    why_dataset,
 )
-from pvt_bench.config.schema import LauncherName, Mode, config_dir, register
-from pvt_bench.ending import FAILED, INTERRUPTED, report
+from pvt_bench.config.schema import Config, LauncherName, Mode, config_dir, register
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    typed = sys.argv[1:]
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
-        if asks_hydra(typed):
-            answer(add_dataset(typed, os.environ))
-            code = 0
-        else:
-            check_named(typed, config_dir())
-            code = start(compose_cells(typed), typed, full)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except Exception as error:
-        code = report(error, full)
-    sys.exit(code)
+    sys.exit(run_command(sys.argv[1:], run_typed))
+
+
+def run_typed(words: Sequence[str]) -> int:
+    """Do what the command line asks for; the exit code."""
+    if asks_hydra(words):
+        answer(complete(words, os.environ))
+        return DONE
+    check_named(words)
+    return start(compose_cells(words), words)
 
 
 def answer(words: list[str]) -> None:
@@ -59,7 +54,7 @@ def answer(words: list[str]) -> None:
     )()
 
 
-def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
+def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
     """Run what was composed: one run in this process, or cells through the launcher."""
     config = composed[0].config
     if config.mode in (Mode.train, Mode.test):
@@ -78,84 +73,64 @@ def start(composed: Sequence[Composed], typed: list[str], full: bool) -> int:
     from pvt_bench import outcome
     from pvt_bench.run import run
 
-    def line(config: DictConfig) -> str:
-        return why_dataset(config.dataset.name, config.dataset.root, typed)
+    def line(config: Config) -> str:
+        return first_lines(config, typed)
 
     alone = len(composed) == 1 and not typed_experiment(typed)
     if alone and config.launcher.name == LauncherName.in_process and config.trainer.devices == 1:
         outcome.show(run(config, line(config)))
-        return 0
-    return sweep(composed, typed, line, full)
+        return DONE
+    return sweep(composed, typed, line)
 
 
 def sweep(
     composed: Sequence[Composed],
-    typed: list[str],
-    line: Callable[[DictConfig], str],
-    full: bool,
+    typed: Sequence[str],
+    line: Callable[[Config], str],
 ) -> int:
     """Run cells through the launcher; 0 where all are done, or are left to a queue."""
     from pvt_bench import outcome
     from pvt_bench.launching.starting import failed, launch
 
-    codes = [0]
+    codes = [DONE]
 
     def run_here(run_cell: Callable[[], Any]) -> None:
         # Reported here, so that one cell's error does not end the others.
         try:
             outcome.show(run_cell(), as_line=len(composed) > 1)
         except Exception as error:
-            codes.append(report(error, full))
+            codes.append(report(error))
             if codes[-1] == INTERRUPTED:
                 raise KeyboardInterrupt from error
 
     swept = swept_keys([each.overrides for each in composed])
     title = sweep_title(typed, swept)
     ended = launch([each.config for each in composed], swept, title, typed, line, run_here)
-    outcomes = [
-        outcome.Outcome(config, Path(config.results_dir, state.cell.place), result, {})
+    records = {
+        Path(config.results_dir, state.cell.place)
         for config, state in ended
-        if (result := state.status.get("result")) is not None
-    ]
-    if outcomes and typed_experiment(typed):
-        tabulate(outcomes, typed)
-    return max(codes) or (FAILED if failed([state for _, state in ended]) else 0)
+        if state.status.get("result") is not None
+    }
+    if records and typed_experiment(typed):
+        tabulate(composed[0].config, records, typed)
+    return max(codes) or (FAILED if failed([state for _, state in ended]) else DONE)
 
 
-def tabulate(outcomes: list[Any], typed: list[str]) -> None:
-    """Write the table of a published table's cells beside the published numbers, and show it."""
+def tabulate(config: Config, records: set[Path], typed: Sequence[str]) -> None:
+    """Write the published table that was run beside the published numbers, and show it."""
     from omegaconf import OmegaConf
 
-    from pvt_bench.report.tables import beside as tables
+    from pvt_bench.report.making import write_published_table
 
-    config = outcomes[0].config
     _, name = typed_experiment(typed) or ("", "")
     if config.report is None:
         return
     layout: Any = OmegaConf.to_object(config.report)
-    keys = ("model.name", *layout.keys)
-    # Seeds share one record of a cost: it counts once.
-    rows = {}
-    for each in outcomes:
-        what = {key: str(OmegaConf.select(each.config, key)) for key in keys}
-        rows[each.directory, *what.values()] = (what, comparable(each))
     # Where the results lie does not change them.
     words = [word for word in typed if not word.startswith("results_dir=")]
     command = shlex.join(["python", "-m", "pvt_bench", *words])
-    table = tables.compare(name, layout, list(rows.values()), command)
-    tables.show(table)
-    for path in tables.write(table, Path(config.results_dir) / "tables"):
+    for path in write_published_table(Path(config.results_dir), records, name, layout, command):
         say(f"table: {path}")
-
-
-def comparable(outcome: Any) -> dict[str, float]:
-    """What of a row can stand beside published numbers: scores on the task's own data only."""
-    config = outcome.config
-    own = config.dataset.name == config.task.name.partition("_")[0]
-    scored = not own and config.mode in ("train", "test")
-    return {
-        name: value for name, value in outcome.row.items() if not scored or name.startswith("cost/")
-    }
 
 
 if __name__ == "__main__":

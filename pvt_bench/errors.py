@@ -26,6 +26,17 @@ class Failed(Exception):
     """
 
 
+class Interrupted(Exception):
+    """The run was asked to stop and has stopped; the same command goes on from there.
+
+    signal: the number of the signal that asked.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 def nearest(word: str, options: Iterable[str]) -> str:
     """A sentence that names the options nearest to `word`, or all of them if none is near.
 

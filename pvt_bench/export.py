@@ -23,29 +23,28 @@ from pvt_bench.backbones import create
 from pvt_bench.backbones.files import load_state, save_state
 from pvt_bench.backbones.matching import compare, some
 from pvt_bench.backbones.naming import translate, unwrap
-from pvt_bench.errors import InputError, nearest
-from pvt_bench.screen import complain, say
+from pvt_bench.commands import DONE, read_words, run_command
+from pvt_bench.errors import InputError
+from pvt_bench.screen import say
 
 KEYS = ("weights", "to")
 USAGE = "Type weights=RUN/weights.safetensors to=backbone.safetensors."
 
 
 def main(words: Sequence[str]) -> int:
-    """Export as the words of the command line say; the exit code."""
-    try:
-        say(str(export_backbone(*read_words(words))))
-    except InputError as error:
-        complain(f"error: {error}")
-        return 2
-    return 0
+    """Export the backbone that the command line names; the exit code."""
+    return run_command(words, export_typed, __doc__)
 
 
-def read_words(words: Sequence[str]) -> tuple[Path, Path]:
+def export_typed(words: Sequence[str]) -> int:
+    """Export the backbone that is typed; the exit code."""
+    say(export_backbone(*read_paths(words)))
+    return DONE
+
+
+def read_paths(words: Sequence[str]) -> tuple[Path, Path]:
     """The values of `weights` and `to`."""
-    given = dict(word.partition("=")[::2] for word in words)
-    for key in given:
-        if key not in KEYS:
-            raise InputError(f"There is no key {key}. {nearest(key, KEYS)} {USAGE}")
+    given = dict(read_words(words, KEYS))
     for key in KEYS:
         if not given.get(key):
             raise InputError(f"{key}= is missing. {USAGE}")

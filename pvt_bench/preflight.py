@@ -11,50 +11,43 @@ command cannot be used; 130: interrupted.
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from pvt_bench.commands import DONE, FAILED, run_command
 from pvt_bench.config.command_line import check_named, compose_data, why_dataset
 from pvt_bench.config.keys import check_targets
-from pvt_bench.config.schema import Mode, config_dir
+from pvt_bench.config.schema import Config, Mode, plain
 from pvt_bench.config.targets import build
-from pvt_bench.ending import INTERRUPTED, report
 from pvt_bench.errors import InputError
-from pvt_bench.parallel import spread
+from pvt_bench.files import replace
+from pvt_bench.processes import spread
 from pvt_bench.screen import progress_bar, say
 
 if TYPE_CHECKING:
     from pvt_bench.datasets.faults.files import Survey
     from pvt_bench.datasets.faults.kinds import Fault, Kind
 
-CLEAN, FAULTY = 0, 1
 SHOWN = 10  # faults of a kind in the terminal
 CHUNK = 16  # images that a process takes at a time
 
 
 def main(words: Sequence[str]) -> int:
     """Check the dataset that the command line names; the exit code."""
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        return CLEAN
-    try:
-        config = compose_words(words)
-        say(why_dataset(config.dataset.name, config.dataset.root, words))
-        return check_dataset(config)
-    except KeyboardInterrupt:
-        print("interrupted; no report was written", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+    return run_command(words, check_typed, __doc__, "interrupted; no report was written")
 
 
-def compose_words(words: Sequence[str]) -> DictConfig:
+def check_typed(words: Sequence[str]) -> int:
+    """Check the dataset that is typed; the exit code."""
+    config = compose_words(words)
+    say(why_dataset(config.dataset.name, config.dataset.root, words))
+    return check_dataset(config)
+
+
+def compose_words(words: Sequence[str]) -> Config:
     """The configuration of a run with these words, but for its model."""
     options = [word for word in words if word.startswith("-")]
     if options:
@@ -62,11 +55,11 @@ def compose_words(words: Sequence[str]) -> DictConfig:
             f"There is no option {options[0]}. Type for example task=coco_retinanet dataset=coco "
             "dataset.root=PATH."
         )
-    check_named([*words, "model="], config_dir())
+    check_named(words, ["task"])
     return compose_data(words)
 
 
-def check_dataset(config: DictConfig) -> int:
+def check_dataset(config: Config) -> int:
     """Survey the splits that the task reads, read their images, and report; the exit code."""
     check_targets(config)
     report_file = Path(config.results_dir) / "preflight" / config.dataset.name / "preflight.json"
@@ -78,7 +71,7 @@ def check_dataset(config: DictConfig) -> int:
 
     say(f"looking at {reader.root.absolute()}")
     splits = ("val",) if config.mode == Mode.test else ("train", "val")
-    options = dict(config.task.get("view_options") or {})
+    options = plain(config.task).get("view_options") or {}
     surveys = reader.survey(config.task.view, splits, **options)
     faults = _compare_classes(config, surveys)
     content = {}
@@ -99,7 +92,7 @@ def check_dataset(config: DictConfig) -> int:
     }
     errors = write(report_file, facts, kinds)
     say(f"{images:,} images read in {facts['seconds']} s; all faults: {report_file}")
-    return FAULTY if errors else CLEAN
+    return FAILED if errors else DONE
 
 
 def read_images(found: "Survey", name: str) -> tuple[list["Fault"], str]:
@@ -161,17 +154,16 @@ def write(path: Path, facts: dict[str, Any], kinds: dict["Kind", list["Fault"]])
         for kind, faults in kinds.items()
     ]
     errors = sum(len(faults) for kind, faults in kinds.items() if kind.severity == "error")
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps({**facts, "errors": errors, "kinds": listed}, indent=1))
-    unfinished.replace(path)
+    content = {**facts, "errors": errors, "kinds": listed}
+    replace(path, json.dumps(content, indent=1).encode())
     return errors
 
 
-def _compare_classes(config: DictConfig, surveys: dict[str, "Survey"]) -> list["Fault"]:
+def _compare_classes(config: Config, surveys: dict[str, "Survey"]) -> list["Fault"]:
     """A note where a dataset has not the classes of the task's published protocol."""
     from pvt_bench.datasets.faults.kinds import OTHER_CLASSES, Fault
 
-    expected = OmegaConf.select(config, "task.protocol.num_classes")
+    expected = config.task.protocol.num_classes
     if config.dataset.name == "digits":  # has its own by design
         return []
     counts = {split: len(found.classes) for split, found in surveys.items() if found.classes}

@@ -8,14 +8,12 @@ have ended, the sweep's table is written, as the command that started it would h
 command cannot be used.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pvt_bench.config.command_line import read_words
-from pvt_bench.ending import FAILED, INTERRUPTED, report
+from pvt_bench.commands import DONE, FAILED, find_results, read_words, run_command
 from pvt_bench.launching.states import FAILURES, RUNNING, UNKNOWN, State, look
 from pvt_bench.launching.summary import count, progress, show
 from pvt_bench.launching.sweep import Sweep, find_sweep, read_sweeps
@@ -25,20 +23,16 @@ from pvt_bench.screen import say, show_rows
 
 def main(words: Sequence[str]) -> int:
     """Show what the command line names; the exit code."""
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        return 0
-    try:
-        results_dir = os.environ.get("PVT_BENCH_RESULTS", "results")
-        typed = read_words(words, {"sweep": None, "results_dir": results_dir})
-        place = Path(str(typed["results_dir"])).expanduser().absolute()
-        if typed["sweep"] is not None:
-            return show_cells(Sweep.read(find_sweep(place, typed["sweep"])))
-        return list_sweeps(place)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+    return run_command(words, show_typed, __doc__)
+
+
+def show_typed(words: Sequence[str]) -> int:
+    """Show the sweep that is typed, or all; the exit code."""
+    typed = dict(read_words(words, ("sweep", "results_dir")))
+    results_dir = find_results(typed)
+    if "sweep" in typed:
+        return show_cells(Sweep.read(find_sweep(results_dir, typed["sweep"])))
+    return list_sweeps(results_dir)
 
 
 def list_sweeps(results_dir: Path) -> int:
@@ -46,16 +40,16 @@ def list_sweeps(results_dir: Path) -> int:
     sweeps, damaged = read_sweeps(results_dir)
     if not sweeps and not damaged:
         say(f"There is no sweep in {results_dir}. -m, table= and sweep= start one.")
-        return 0
+        return DONE
     if len(sweeps) == 1:
-        return max(show_cells(sweeps[0]), FAILED if damaged else 0)
+        return max(show_cells(sweeps[0]), FAILED if damaged else DONE)
     states = [look(sweep) for sweep in sweeps]
     rows = [[sweep.name, count(each)] for sweep, each in zip(sweeps, states, strict=True)]
     show_rows(f"sweeps in {results_dir}", ["sweep", "cells"], [list(row) for row in rows])
     say("sweep=NAME shows the cells of one")
     _say_unknown([state for each in states for state in each])
     failed = any(state.word in FAILURES for each in states for state in each)
-    return FAILED if failed or damaged else 0
+    return FAILED if failed or damaged else DONE
 
 
 def show_cells(sweep: Sweep) -> int:
@@ -70,7 +64,7 @@ def show_cells(sweep: Sweep) -> int:
         if state.word in FAILURES and log and Path(log).exists():
             say(f"{state.cell.name}: log {log}")
     _say_unknown(states)
-    return FAILED if any(state.word in FAILURES for state in states) else 0
+    return FAILED if any(state.word in FAILURES for state in states) else DONE
 
 
 def _say_unknown(states: Sequence[State]) -> None:

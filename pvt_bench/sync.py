@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pvt_bench.config.command_line import read_words
-from pvt_bench.ending import FAILED, INTERRUPTED, report
+from pvt_bench.commands import DONE, FAILED, find_results, read_words, run_command
 from pvt_bench.errors import InputError
 from pvt_bench.launching.states import look
 from pvt_bench.launching.sweep import Sweep, read_sweeps
@@ -38,18 +37,13 @@ from pvt_bench.tracking.record import Record, find_records, read_status
 
 def main(words: Sequence[str]) -> int:
     """Send what the command line names; the exit code."""
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        return 0
-    try:
-        results_dir = os.environ.get("PVT_BENCH_RESULTS", "results")
-        typed = read_words(words, {"results_dir": results_dir, "uri": None})
-        place = Path(str(typed["results_dir"])).expanduser().absolute()
-        return send_all(place, typed["uri"])
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+    return run_command(words, send_typed, __doc__)
+
+
+def send_typed(words: Sequence[str]) -> int:
+    """Send the results that are typed; the exit code."""
+    typed = dict(read_words(words, ("results_dir", "uri")))
+    return send_all(find_results(typed), typed.get("uri"))
 
 
 def send_all(results_dir: Path, uri: str | None) -> int:
@@ -73,7 +67,7 @@ def send_all(results_dir: Path, uri: str | None) -> int:
     for sweep in sweeps:
         restore_parents(sweep, uri)
     say(f"{len(directories) - behind} of {len(directories)} runs are in MLflow")
-    return FAILED if behind or damaged else 0
+    return FAILED if behind or damaged else DONE
 
 
 def restore_parents(sweep: Sweep, uri: str | None) -> None:

@@ -12,13 +12,13 @@ from conftest import environment
 from forking import run_forked
 from report_runs import COST, TASK, make_run, settings
 
-from pvt_bench import ending, escaping, screen
+from pvt_bench import commands, escaping, screen
 from pvt_bench.escaping import csv_cell, from_csv_cell, visible
 from pvt_bench.launching import summary
 from pvt_bench.launching.jobs import Job
 from pvt_bench.launching.states import FAILED, State
 from pvt_bench.launching.sweep import Cell, Sweep
-from pvt_bench.report.formats.links import link
+from pvt_bench.report.formats.files import link
 from pvt_bench.tasks.charts import draw_confusion
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
@@ -137,7 +137,7 @@ def test_lines_warnings_and_bars_show_hostile_texts(
 def test_an_error_sends_the_terminal_no_codes(
     kind: type[Exception], full: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ending.report(kind(HOSTILE), full) == ending.FAILED
+    assert commands.report(kind(HOSTILE), full) == commands.FAILED
     printed = capsys.readouterr().err
     assert SEEN in printed
     assert not UNSEEN.search(printed)

@@ -1,6 +1,5 @@
 """Tensors in files: opened without running code, written whole or not at all."""
 
-import os
 import re
 import shlex
 import warnings
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from pvt_bench.backbones.pickled import ALLOWED, PlainArray
 from pvt_bench.errors import InputError
+from pvt_bench.files import replacing
 
 # Where training scripts put the state dict inside a checkpoint. The moving average of the weights
 # goes first: it is what such a script scores, and some published files hold nothing else. So do
@@ -201,20 +201,5 @@ def save_state(state: Mapping[str, Tensor], path: str | Path, **metadata: str) -
         for name, tensor in state.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(copies, part, metadata={"format": "pt", **metadata})
-        flush(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    flush(path.parent)
-
-
-def flush(path: Path) -> None:
-    """Make a file's content, or a directory's entries, survive a crash of the machine."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as beside:
+        save_file(copies, beside, metadata={"format": "pt", **metadata})

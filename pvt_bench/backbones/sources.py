@@ -3,7 +3,6 @@
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from pvt_bench.backbones.files import load_state
 from pvt_bench.backbones.pvt import VARIANTS, PyramidVisionTransformer
 from pvt_bench.errors import InputError
+from pvt_bench.files import replacing
 
 RELEASE = "https://github.com/whai362/PVT/releases/download/v2"
 PVT = ("pvt_tiny", "pvt_small", "pvt_medium", "pvt_large")
@@ -99,21 +99,18 @@ def download(address: str, name: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
     if path.exists():
         return path
-    part = path.with_name(f"{uuid4().hex}.part.{path.name}")
     digest = torch.hub.HASH_REGEX.search(path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(address, str(part), digest[1] if digest else None)
-        # torch takes a connection that was cut for the end of the file.
-        load_state(part)
-        part.replace(path)
+        with replacing(path) as beside:
+            torch.hub.download_url_to_file(address, str(beside), digest[1] if digest else None)
+            # torch takes a connection that was cut for the end of the file.
+            load_state(beside)
     except (*FETCH_ERRORS, InputError) as error:
         raise InputError(
             f"The weights of {name} cannot be downloaded ({error}). Get {address} on a "
             f"machine that can, and put it at {path}; or type model.weights=PATH."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

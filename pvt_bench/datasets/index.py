@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 from filelock import FileLock
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from pvt_bench.files import replace
 from pvt_bench.screen import say, warn
 
 # Raise it with every change to what is kept.
@@ -97,15 +97,11 @@ def _keep(file: Path, stamp: str, index: Index) -> Index:
         "checksum": _checksum(arrays),
         "facts": json.dumps({**index.facts, "widths": widths}),
     }
-    unfinished = file.with_name(f".{file.name}-{uuid4().hex}")
     try:
-        unfinished.write_bytes(save(arrays, metadata=held))  # save_file lets nobody else read it
-        unfinished.replace(file)
+        replace(file, save(arrays, metadata=held))  # save_file lets nobody else read it
     except (OSError, SafetensorError) as error:
         warn(f"the index {file} cannot be written: {error}")
         return index
-    finally:
-        unfinished.unlink(missing_ok=True)
     kept = _read(file, stamp)
     return index if kept is None else kept
 

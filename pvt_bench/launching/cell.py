@@ -14,14 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from pvt_bench.config.schema import Config, Mode, register
-from pvt_bench.ending import report
+from pvt_bench.commands import report
+from pvt_bench.config.schema import Config, Mode, register, typed
 from pvt_bench.errors import InputError
+from pvt_bench.files import replace
 from pvt_bench.launching.asking import LONG_PATIENCE_S, NoAnswer, insist
 from pvt_bench.tracking.environment import source_digest
-from pvt_bench.tracking.metrics import replace
 
 if TYPE_CHECKING:
     from pvt_bench.outcome import Outcome
@@ -46,7 +46,7 @@ def freeze(
     replace(directory / FROZEN, json.dumps(values, indent=2).encode())
 
 
-def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, dict[str, Any]]:
+def thaw(directory: Path, submitted: bool = False) -> tuple[Config, dict[str, Any]]:
     """The configuration of a frozen cell, and all else that was frozen with it.
 
     submitted: by another process, perhaps long ago.
@@ -70,8 +70,8 @@ def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, dict[str
             "the sweep again, or submit with launcher.allow_changed_code=true."
         )
     register()
-    config: Any = OmegaConf.merge(OmegaConf.structured(Config), frozen.pop("config"))
-    return config, frozen
+    config = OmegaConf.merge(OmegaConf.structured(Config), frozen.pop("config"))
+    return typed(config), frozen
 
 
 def run_cell(directory: Path, submitted: bool = True) -> "Outcome":
@@ -159,7 +159,7 @@ def main() -> None:
     try:
         run_cell(Path(sys.argv[1]))
     except Exception as error:
-        sys.exit(report(error, os.environ.get("HYDRA_FULL_ERROR") == "1"))
+        sys.exit(report(error))
 
 
 if __name__ == "__main__":

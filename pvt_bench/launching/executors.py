@@ -7,9 +7,8 @@ from typing import Any
 
 import psutil
 import submitit
-from omegaconf import DictConfig
 
-from pvt_bench.config.schema import LauncherName
+from pvt_bench.config.schema import Config, LauncherName
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import Submitted
 from pvt_bench.launching.jobs import Launch
@@ -18,7 +17,7 @@ from pvt_bench.launching.submitting import check_slurm
 from pvt_bench.tracking.environment import launch_here
 
 
-def check_launcher(config: DictConfig) -> None:
+def check_launcher(config: Config) -> None:
     """Refuse a launcher that cannot start the cell from here.
 
     Raises:
@@ -40,7 +39,7 @@ def check_launcher(config: DictConfig) -> None:
 class LocalSlots:
     """Starts cells on this machine, `launcher.jobs` at a time, each with GPUs of its own."""
 
-    def __init__(self, config: DictConfig, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path) -> None:
         self.config = config
         self.folder = folder
         self.jobs: list[submitit.Job[Any] | None] = [None] * config.launcher.jobs

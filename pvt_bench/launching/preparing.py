@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 
-from pvt_bench.builders import build_skeleton, check, check_device, open_data
-from pvt_bench.config.schema import LauncherName, Mode, plain
+from pvt_bench.builders import build_skeleton, check_device, open_data
+from pvt_bench.config.checks import check
+from pvt_bench.config.schema import Config, LauncherName, Mode, plain, select
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import freeze
 from pvt_bench.launching.executors import check_launcher
@@ -33,13 +34,13 @@ PATHS = ("results_dir", "dataset.root", "weights", "model.weights")
 class Planned:
     """A cell that can run: its configuration, the views that it reads, its names."""
 
-    config: DictConfig
+    config: Config
     data: dict[str, Any]
     name: str
     mlflow_name: str
 
 
-def plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> list[Planned]:
+def plan(configs: Sequence[Config], swept: Sequence[str]) -> list[Planned]:
     """Check every cell; those that cannot run are named together.
 
     swept: the dotted keys that differ between the cells, for their names.
@@ -65,25 +66,25 @@ def plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> list[Planned]:
     return planned
 
 
-def cell_name(config: DictConfig, swept: Sequence[str]) -> str:
+def cell_name(config: Config, swept: Sequence[str]) -> str:
     """What tells the cell from the others of its sweep: `pvt_small sr_ratios=[4,2,1,1] seed0`."""
     words = [config.task.name] if "task" in swept else []
     words.append(config.model.name)
     for key in swept:
         if key not in ("task", "model", "seed"):
-            value = OmegaConf.select(config, key)
+            value = select(config, key)
             words.append(f"{key.rpartition('.')[2]}={value}".replace(" ", ""))
     if config.mode == Mode.train:
         words.append(f"seed{config.seed}")
     return " ".join(words)
 
 
-def mlflow_name(config: DictConfig, swept: Sequence[str]) -> str:
+def mlflow_name(config: Config, swept: Sequence[str]) -> str:
     """What the run is by itself, with what was swept beside the model."""
     name = run_name(config)
     for key in swept:
         if key not in ("task", "model", "seed") and not key.startswith("model."):
-            value = OmegaConf.select(config, key)
+            value = select(config, key)
             name += f" {key.rpartition('.')[2]}={str(value).replace(' ', '')}"
     return name
 
@@ -127,17 +128,18 @@ def note_launches(directories: Iterable[Path], launches: Iterable[Launch]) -> No
             record.update(launch=launch)
 
 
-def make_absolute(config: DictConfig) -> DictConfig:
+def make_absolute(config: Config) -> Config:
     """Paths as every machine and working directory understand them, before they are resolved."""
-    with open_dict(config):
+    node: Any = config
+    with open_dict(node):
         for key in PATHS:
-            value = OmegaConf.select(config, key)
+            value = select(config, key)
             if value is not None and value != "imagenet" and "://" not in str(value):
-                OmegaConf.update(config, key, str(Path(value).expanduser().absolute()))
+                OmegaConf.update(node, key, str(Path(value).expanduser().absolute()))
     return config
 
 
-def _checker() -> Callable[[DictConfig], dict[str, Any]]:
+def _checker() -> Callable[[Config], dict[str, Any]]:
     """Check a cell and open its data; what cells have in common is looked at once."""
 
     @cache
@@ -155,9 +157,9 @@ def _checker() -> Callable[[DictConfig], dict[str, Any]]:
         except InputError as error:
             return error
 
-    seen: dict[str, DictConfig] = {}
+    seen: dict[str, Config] = {}
 
-    def look(config: DictConfig) -> dict[str, Any]:
+    def look(config: Config) -> dict[str, Any]:
         check(config)
         if config.launcher.name != LauncherName.slurm:
             check_device(config)

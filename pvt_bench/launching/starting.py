@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
-from omegaconf import DictConfig
 
-from pvt_bench.config.schema import LauncherName
+from pvt_bench.config.schema import Config, LauncherName
 from pvt_bench.errors import InputError
 from pvt_bench.launching.preparing import Planned, claim, make_absolute, note_launches, plan
 from pvt_bench.launching.states import FAILURES, State, look
@@ -26,13 +25,13 @@ from pvt_bench.tracking.parent import PARENT_TAG, adopt, open_parents
 
 
 def launch(
-    configs: Sequence[DictConfig],
+    configs: Sequence[Config],
     swept: Sequence[str],
     title: str,
     typed: Sequence[str],
-    dataset_line: Callable[[DictConfig], str],
+    dataset_line: Callable[[Config], str],
     run_here: RunHere,
-) -> list[tuple[DictConfig, State]]:
+) -> list[tuple[Config, State]]:
     """Start the cells of a sweep and wait for them; how they stand at the end.
 
     configs: all with the same launcher; swept: the dotted keys that differ between them; title:
@@ -91,7 +90,7 @@ def failed(states: Sequence[State]) -> bool:
 
 
 def _claim_all(
-    sweep: Sweep, planned: Sequence[Planned], dataset_line: Callable[[DictConfig], str]
+    sweep: Sweep, planned: Sequence[Planned], dataset_line: Callable[[Config], str]
 ) -> tuple[Sweep, list[Claimed]]:
     to_do: list[Claimed] = []
     cells: dict[str, Cell] = {}

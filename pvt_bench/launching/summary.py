@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from pvt_bench.escaping import markdown, markdown_code, to_csv
+from pvt_bench.files import replace
 from pvt_bench.launching.states import DONE, State
 from pvt_bench.launching.sweep import Sweep
 from pvt_bench.screen import show_rows
-from pvt_bench.tracking.metrics import MetricsFile, replace
+from pvt_bench.tracking.metrics import MetricsFile
 
 COSTS = {"params": "cost/params_m", "GFLOPs": "cost/gflops"}
 Cells = list[str | float | None]

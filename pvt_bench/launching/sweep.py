@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from pvt_bench.errors import InputError, nearest
+from pvt_bench.files import replace
 from pvt_bench.screen import warn
-from pvt_bench.tracking.metrics import replace
 from pvt_bench.tracking.record import read_status
 
 FILE = "sweep.json"

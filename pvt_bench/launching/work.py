@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from omegaconf import DictConfig
-
-from pvt_bench.config.schema import LauncherName, plain
-from pvt_bench.ending import INTERRUPTED
-from pvt_bench.errors import InputError
+from pvt_bench.commands import INTERRUPTED
+from pvt_bench.config.schema import Config, LauncherName, plain
+from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.launching.cell import run_cell
 from pvt_bench.launching.executors import LocalSlots
 from pvt_bench.launching.preparing import note_launches
@@ -24,7 +22,6 @@ from pvt_bench.launching.watching import conclude, wait
 from pvt_bench.outcome import Outcome
 from pvt_bench.screen import say
 from pvt_bench.tracking.record import Record, read_status
-from pvt_bench.training.interruption import Interrupted
 
 # Runs one cell in this process, and reports what goes wrong.
 RunHere = Callable[[Callable[[], Outcome]], None]
@@ -34,7 +31,7 @@ class Claimed(NamedTuple):
     """A cell that this launch has to run, and the directory of its record."""
 
     directory: Path
-    config: DictConfig
+    config: Config
 
 
 class Work(Protocol):
@@ -185,7 +182,7 @@ def _release(to_do: Sequence[Claimed]) -> None:
             record.update(launch=None)
 
 
-def _machines(config: DictConfig) -> str:
+def _machines(config: Config) -> str:
     """What a cell asks of the machines that run it."""
     values = plain(config)
     trainer = [values["trainer"][key] for key in ("accelerator", "devices", "num_nodes")]

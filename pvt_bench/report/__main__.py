@@ -10,35 +10,30 @@ with plots as PNG and SVG; formats=md,csv writes less. Exit code 0: done; 1: che
 figure misses the published one; 2: the command cannot be used; 130: interrupted.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pvt_bench.ending import FAILED, INTERRUPTED, report
+from pvt_bench.commands import DONE, FAILED, run_command
 from pvt_bench.errors import InputError
 from pvt_bench.report.options import Options, parse
 from pvt_bench.report.tables.rows import Table
 from pvt_bench.screen import complain, say, warn
 from pvt_bench.tracking.addresses import without_password
 
-DONE = 0
-
 
 def main(words: Sequence[str]) -> int:
     """Make the report that the command line asks for; the exit code."""
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        print((Options.__doc__ or "").strip())
-        return DONE
-    try:
-        return make(parse(words), _command(words))
-    except KeyboardInterrupt:
-        print("interrupted; files that were written are whole", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        return report(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+    help_text = f"{__doc__}\n{(Options.__doc__ or '').strip()}"
+    return run_command(
+        words, make_typed, help_text, "interrupted; files that were written are whole"
+    )
+
+
+def make_typed(words: Sequence[str]) -> int:
+    """Make the report that is typed; the exit code."""
+    return make(parse(words), _command(words))
 
 
 def _command(words: Sequence[str]) -> str:
@@ -87,7 +82,7 @@ def check(tables: Sequence[Table], options: Options) -> int:
     Raises:
         InputError: there is nothing to compare.
     """
-    from pvt_bench.report.tables.beside import misses
+    from pvt_bench.report.tables.gaps import misses
     from pvt_bench.report.tables.layouts import load_layout
 
     layout = load_layout(str(options.table or options.published)).report

@@ -1,24 +1,26 @@
 """From runs to the content of a report's files."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pvt_bench.config.schema import Report
 from pvt_bench.report.formats.files import write_files
 from pvt_bench.report.formats.latex import to_latex
-from pvt_bench.report.formats.markdown import to_markdown
+from pvt_bench.report.formats.markdown import to_csv, to_markdown
 from pvt_bench.report.formats.page import to_html
+from pvt_bench.report.formats.terminal import show_table
 from pvt_bench.report.options import Options
 from pvt_bench.report.pictures.charts import Chart, table_charts
 from pvt_bench.report.pictures.run_charts import run_charts, size_charts
 from pvt_bench.report.sources.runs import Runs, load_runs
-from pvt_bench.report.tables.beside import to_csv
 from pvt_bench.report.tables.comparison import build_tables
 from pvt_bench.report.tables.filling import published_table
+from pvt_bench.report.tables.layouts import load_layout
 from pvt_bench.report.tables.rows import Table
 from pvt_bench.report.tables.selection import select
-from pvt_bench.screen import progress_bar
+from pvt_bench.screen import progress_bar, say
 
 PICTURES = ("png", "svg")
 
@@ -29,7 +31,8 @@ def make_tables(runs: Runs, options: Options, name: str, command: str) -> list[T
     name: of the files; command: what makes them.
     """
     if options.table:
-        return [replace(published_table(runs, options.table, command), name=name)]
+        table = published_table(runs, load_layout(options.table), command)
+        return [replace(table, name=name)]
     return build_tables(runs, options, name, command)
 
 
@@ -70,6 +73,27 @@ def make_charts(tables: Sequence[Table], runs: Runs) -> list[Chart]:
         charts += table_charts(table, prefix)
         charts += run_charts(table, runs.source, prefix)
     return [chart.visible() for chart in charts]
+
+
+def write_published_table(
+    results_dir: Path, records: Collection[Path], name: str, report: Report, command: str
+) -> list[Path]:
+    """Show and write a published table with the runs of one command; the paths.
+
+    records: the directories of those runs.
+
+    Raises:
+        InputError: there is no such run, or the directory cannot be written.
+    """
+    layout, runs = load_layout(name, report), load_runs(results_dir, only=records)
+    table = published_table(runs, layout, command)
+    # The command above the table says which runs they are.
+    table = replace(table, rows=[replace(row, origins=()) for row in table.rows])
+    show_table(table)
+    for note in table.notes[bool(report.note) :]:
+        say(note)
+    directory = results_dir / "tables"
+    return write_files(directory, make_files([table], runs, ["md", "csv"], name, directory))
 
 
 def write_sweep_page(results_dir: Path, sweep: str, directory: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pvt_bench.commands import read_words
 from pvt_bench.config.schema import Tracking
 from pvt_bench.errors import InputError, nearest
 
@@ -67,13 +68,8 @@ def parse(words: Sequence[str]) -> Options:
     """
     options: DictConfig = OmegaConf.structured(Options)
     options.results_dir = os.environ.get("PVT_BENCH_RESULTS") or options.results_dir
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or key.startswith("-"):
-            keys = [each.name for each in fields(Options)]
-            raise InputError(
-                f"{word} means nothing here. Words are key=value; {nearest(key.strip('-'), keys)}"
-            )
+    keys = [*(each.name for each in fields(Options)), "tracking.uri"]
+    for key, text in read_words(words, keys):
         OmegaConf.update(options, key, _value(options, key, text))
     found: Any = OmegaConf.to_object(options)
     _check(found)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pvt_bench.errors import InputError
+from pvt_bench.files import replace
 from pvt_bench.tracking import holder
-from pvt_bench.tracking.metrics import replace
 
 
 class AlreadyRunning(InputError):

@@ -3,13 +3,13 @@
 import json
 import math
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, SupportsFloat
 
 from pvt_bench.errors import InputError
+from pvt_bench.files import replace
 
 
 class Point(NamedTuple):
@@ -113,21 +113,6 @@ class MetricsFile:
         lines += [_encode(Point(step, time.time(), {}), self.token)] if self.token else []
         self.rewrites += 1
         replace(self.path, b"".join(lines))
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment it holds either the old or the new content."""
-    # Of a name of its own: two processes may write the file at once.
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _encode(point: Point, token: int = 0) -> bytes:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pvt_bench.errors import InputError
 from pvt_bench.escaping import markdown
-from pvt_bench.tracking.metrics import replace
+from pvt_bench.files import replace
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
 

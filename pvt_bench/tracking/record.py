@@ -18,11 +18,12 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from pvt_bench.errors import InputError
+from pvt_bench.files import remove_unfinished, replace
 from pvt_bench.tracking.environment import launch_here, source_version
 from pvt_bench.tracking.heartbeat import Heartbeat, is_beating
 from pvt_bench.tracking.holder import is_alive, is_this
 from pvt_bench.tracking.lease import AlreadyRunning, Lease, describe
-from pvt_bench.tracking.metrics import MetricsFile, Point, replace
+from pvt_bench.tracking.metrics import MetricsFile, Point
 
 HEARTBEAT = "heartbeat"
 STATES = ("queued", "running", "finished", "failed", "interrupted")
@@ -213,9 +214,7 @@ class Record:
     def _load(self) -> None:
         self._status = read_status(self.directory)
         self._metrics.repair()
-        # What a process was killed in the middle of.
-        for left in self.directory.glob(".*.new"):
-            left.unlink()
+        remove_unfinished(self.directory)
 
     def _remove(self) -> None:
         # Renamed first: a removal that is killed halfway must not leave a record to resume.

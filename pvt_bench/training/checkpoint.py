@@ -1,7 +1,6 @@
 """Checkpoints that hold: complete or not there, checked when read, the newest valid one taken."""
 
 import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pvt_bench.errors import InputError
+from pvt_bench.files import remove_unfinished, replace, replacing, sync
 
 FOLDER = "checkpoints"  # within a record
 KEPT = 2
@@ -31,27 +31,20 @@ def save_checkpoint(
     """
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / f"step-{step:08d}.ckpt"
-    # Of a name of its own: a process that was taken over may still be writing its own.
-    partial = directory / f"{target.stem}.{secrets.token_hex(4)}.partial"
     try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = _digest(partial)
-        check()
-        _write_synced(target.with_suffix(".sha256"), digest)
-        partial.replace(target)
-        _sync_directory(directory)
+        with replacing(target) as beside:
+            with beside.open("wb") as file:
+                torch.save(state, file)
+            sync(beside)  # Takes long, and so comes before the check.
+            digest = _digest(beside)
+            check()
+            replace(target.with_suffix(".sha256"), digest.encode())
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise InputError(
             f"The checkpoint of step {step} could not be written to {directory}: {error}. "
             f"{_missing_space(directory, state)}The older checkpoints are whole. Type the same "
             "command to go on."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     for old in [path for path in _newest_first(directory) if path <= target][KEPT:]:
         old.unlink()
         old.with_suffix(".sha256").unlink(missing_ok=True)
@@ -63,8 +56,7 @@ def find_newest(directory: Path, warn: Callable[[str], None] = lambda message: N
 
     Beside valid ones they would count among the newest two, in the place of each new checkpoint.
     """
-    for partial in directory.glob("*.partial"):
-        partial.unlink()
+    remove_unfinished(directory)
     for path in _newest_first(directory):
         if _is_whole(path):
             return path
@@ -123,18 +115,3 @@ def _is_whole(path: Path) -> bool:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,17 +5,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):
-    """The run was asked to stop and has stopped; the same command goes on from there.
-
-    signal: the number of the signal that asked.
-    """
-
-    def __init__(self, message: str, signal: int) -> None:
-        super().__init__(message)
-        self.signal = signal
-
-
 class Interruption:
     """While entered, a signal to stop is only noted in `received`; a second one acts at once.
 

@@ -16,7 +16,7 @@ from test_run import QUICK, only_record, start, status, wait_for_step
 
 from pvt_bench.datasets.loading import train_loader
 from pvt_bench.errors import Failed, InputError
-from pvt_bench.parallel import spread
+from pvt_bench.processes import spread
 from pvt_bench.tracking.metrics import MetricsFile
 from pvt_bench.training.readers import end_readers, failures_named
 

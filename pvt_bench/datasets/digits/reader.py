@@ -1,10 +1,8 @@
 """The built-in data: scenes of real handwritten digits, written to disk as the real sets are."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
-from uuid import uuid4
 
 import numpy as np
 from faster_coco_eval.core import mask as mask_api
@@ -21,6 +19,7 @@ from pvt_bench.datasets.imagenet.files import NAMES as IMAGENET_NAMES
 from pvt_bench.datasets.imagenet.reader import ImageNet, ImageNetClassification
 from pvt_bench.datasets.views import Views
 from pvt_bench.errors import InputError
+from pvt_bench.files import replacing
 
 # Raise it, here and in conf/dataset/digits.yaml, with every change to what is written.
 VERSION = 2
@@ -92,12 +91,11 @@ def write_digits(root: Path) -> None:
     """
     if root.exists():
         return
-    unfinished = root.with_name(f".{root.name}-{uuid4().hex}")
     try:
-        for split in Coco.SPLITS:
-            _write_split(unfinished, split)
-        _write_names(unfinished)
-        unfinished.rename(root)
+        with replacing(root) as beside:
+            for split in Coco.SPLITS:
+                _write_split(beside, split)
+            _write_names(beside)
     except OSError as error:
         # Another process may have been first, and then wrote the same.
         if not root.is_dir():
@@ -105,8 +103,6 @@ def write_digits(root: Path) -> None:
                 f"The digits cannot be written to {root}: {error.strerror}. "
                 "Type results_dir=/path or dataset.root=/path for a place that can be written."
             ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_split(root: Path, split: str) -> None:

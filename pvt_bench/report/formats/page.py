@@ -11,7 +11,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from pvt_bench.escaping import visible
-from pvt_bench.report.formats.links import link
+from pvt_bench.report.formats.files import link
 from pvt_bench.report.pictures.charts import Chart, Point
 from pvt_bench.report.tables.rows import Cell, Row, Table
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
+from pvt_bench.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from pvt_bench.report.pictures.charts import Chart, Point, Series
 from pvt_bench.report.pictures.labels import is_far, place_labels
 
@@ -28,9 +29,8 @@ FRONT = "Pareto front"
 FAR_SHARE = 0.2
 # Characters of a title's line; labels in a picture; points that all get a mark, and marks else.
 LINE, LABELS, FEW, MARKED = 56, 30, 30, 8
-# Okabe and Ito's colours, which people with colour-blindness tell apart, without the light ones;
-# marks and dashes say the same without colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Without the light ones; marks and dashes say the same without colour.
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKS = ("o", "s", "^", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 STYLE: Any = {

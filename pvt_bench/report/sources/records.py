@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import pandas as pd
 import yaml
 
 from pvt_bench.errors import InputError
-from pvt_bench.report.sources.runs import INFO, SWEEPS, Loaded, content_key, flatten
+from pvt_bench.identity import flatten
+from pvt_bench.report.sources.runs import INFO, SWEEPS, Loaded, content_key
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.heartbeat import is_fresh
 from pvt_bench.tracking.metrics import MetricsFile
@@ -29,17 +30,18 @@ TAIL_BYTES = 1 << 16
 
 
 class Records:
-    """The records under `results_dir`."""
+    """The records under `results_dir`, or only those in some of its directories."""
 
-    def __init__(self, results_dir: Path) -> None:
+    def __init__(self, results_dir: Path, only: Collection[Path] = ()) -> None:
         self._results_dir = results_dir.expanduser().resolve()
+        self._only = sorted({directory.expanduser().resolve() for directory in only})
         self.place = str(self._results_dir)
 
     def load(self) -> Loaded:
         """All records; one that cannot be read is left out."""
         infos, params, metrics, broken = {}, {}, {}, []
         sweeps = _sweeps_of_records(self._results_dir)
-        for directory in _shown(find_records(self._results_dir)):
+        for directory in _shown(self._only or find_records(self._results_dir)):
             try:
                 infos[directory], params[directory], metrics[directory] = _read(
                     directory, sweeps[directory]

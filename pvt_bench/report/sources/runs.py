@@ -2,11 +2,11 @@
 
 import re
 import shlex
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -93,13 +93,15 @@ class Runs:
         return replace(self, table=self.table[rows])
 
 
-def load_runs(results_dir: str | Path, uri: str | None = None) -> Runs:
+def load_runs(results_dir: str | Path, uri: str | None = None, only: Collection[Path] = ()) -> Runs:
     """The runs of an MLflow store, or where no address is given the records in `results_dir`.
+
+    only: directories of records, in place of all.
 
     Raises:
         InputError: the place is not there, cannot be read, or holds no run of pvt-bench.
     """
-    source = _open_source(results_dir, uri)
+    source = _open_source(results_dir, uri, only)
     loaded = source.load()
     if loaded.info.empty:
         also = "".join(f" {sentence}" for sentence in loaded.left_out)
@@ -123,20 +125,11 @@ def content_key(context: str) -> str:
     return f"content.{context}"
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings with their dotted keys."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _open_source(results_dir: str | Path, uri: str | None) -> Source:
+def _open_source(results_dir: str | Path, uri: str | None, only: Collection[Path]) -> Source:
     if uri is None:
         from pvt_bench.report.sources.records import Records
 
-        return Records(Path(results_dir))
+        return Records(Path(results_dir), only)
     check_uri(uri)
     uri = reveal(uri)
     if urlsplit(uri).scheme in SERVERS:

@@ -1,5 +1,7 @@
 """Tables of runs as they are: those that may be compared side by side, seeds as one row."""
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,18 +11,18 @@ import pandas as pd
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.report.options import Options
 from pvt_bench.report.sources.runs import Runs
-from pvt_bench.report.tables.blocks import Block, divide
 from pvt_bench.report.tables.filling import counterpart, each_setting
 from pvt_bench.report.tables.groups import Found, Group, Run, by_network, find_origins, group
 from pvt_bench.report.tables.layouts import Layout, load_layout
 from pvt_bench.report.tables.matching import changed_model
 from pvt_bench.report.tables.notes import explain_protocol, explain_rows, title_of, unfinished
-from pvt_bench.report.tables.ordering import in_order
-from pvt_bench.report.tables.protocols import Prepared, prepare
+from pvt_bench.report.tables.protocols import Block, Prepared, divide, prepare
 from pvt_bench.report.tables.published import FIGURES, Figure
 from pvt_bench.report.tables.rows import Origin, Row, Table, Value, joined
 from pvt_bench.report.tables.selection import check_keys, figure_of
 
+# Comparable parts: a number, or a text.
+Key = tuple[tuple[bool, float, str], ...]
 # In the order of their tables.
 MODES = ("train", "test", "cost", "speed")
 
@@ -166,3 +168,39 @@ def _told_apart(tables: Sequence[Table]) -> list[Table]:
         several = titles[table.title] > 1 and words
         apart.append(replace(table, title=f"{table.title} ({words})") if several else table)
     return apart
+
+
+def in_order(
+    rows: Sequence[Row], names: Sequence[str], texts: Sequence[str], figures: Mapping[str, Figure]
+) -> list[Row]:
+    """Rows in the order of columns or keys, within their sections; what is missing comes last.
+
+    names: with a minus in front for falling values; by GFLOPs where there are none. What is equal
+    in them is in the order of its texts, and what the table does not have orders nothing.
+    """
+    names = [name for name in names if name.removeprefix("-") in {*texts, *figures}]
+    sections = list(dict.fromkeys(row.section for row in rows))
+    ordered = sorted(rows, key=lambda row: [_natural(text) for text in row.texts])
+    for name in reversed(names or [name for name in figures if name == "gflops"]):
+        key, falling = name.removeprefix("-"), name.startswith("-")
+        keyed = [(_key(row, key, texts), row) for row in ordered]
+        present = [(value, row) for value, row in keyed if value is not None]
+        present.sort(key=lambda pair: pair[0], reverse=falling)
+        ordered = [row for _, row in present] + [row for value, row in keyed if value is None]
+    return sorted(ordered, key=lambda row: sections.index(row.section))
+
+
+def _key(row: Row, name: str, texts: Sequence[str]) -> Key | None:
+    if name not in texts:
+        mean = row.values[name].mean
+        return None if math.isnan(mean) else ((False, mean, ""),)
+    text = row.texts[list(texts).index(name)]
+    return _natural(text) if text else None
+
+
+def _natural(text: str) -> Key:
+    """A key that sorts numbers in a text by their value: resnet18 before resnet101."""
+    parts = re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?|\D+", text)
+    return tuple(
+        (False, float(part), "") if part[0].isdigit() else (True, 0.0, part) for part in parts
+    )

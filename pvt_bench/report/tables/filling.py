@@ -1,29 +1,39 @@
 """A published table filled with runs, and published numbers beside a table without layout."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
+from pvt_bench.config.schema import Report
 from pvt_bench.report.sources.runs import Runs
-from pvt_bench.report.tables.beside import Measured, compare
+from pvt_bench.report.tables.gaps import explain_gaps
 from pvt_bench.report.tables.groups import Run, find_origins
-from pvt_bench.report.tables.layouts import Layout, load_layout
-from pvt_bench.report.tables.matching import is_own_data, matching_rows
+from pvt_bench.report.tables.layouts import UNPUBLISHED, Layout
+from pvt_bench.report.tables.matching import Settings, is_own_data, matching_rows
 from pvt_bench.report.tables.protocols import Prepared, prepare
-from pvt_bench.report.tables.published import FIGURES, figures_of
-from pvt_bench.report.tables.rows import Table
+from pvt_bench.report.tables.published import FIGURES, figures_of, load_published
+from pvt_bench.report.tables.rows import Origin, Row, Table, value_of
 
 METRICS = {"cost": ("cost/",), "speed": ("speed/",), "score": ("cost/", "val/")}
-Settings = Mapping[str, str]
 
 
-def published_table(runs: Runs, name: str, command: str) -> Table:
-    """The layout of `experiments/table/<name>.yaml`, filled with the runs of its cells.
+class Measured(NamedTuple):
+    """A run: what it was, the values of `model.name` and of the layout's keys as text, and what
+    it measured, by metric."""
+
+    what: Mapping[str, str]
+    row: Mapping[str, float]
+    origin: Origin | None = None
+
+
+def published_table(runs: Runs, layout: Layout, command: str) -> Table:
+    """A layout filled with the runs of its cells.
 
     A run that was set to anything else than its cell, or scored on other data, stands nowhere.
+    command: stands above the table, as what makes it.
     """
-    layout = load_layout(name)
     prepared = prepare(runs.keep(runs.table["task.name"].isin(layout.tasks)))
     table, notes = _one_condition(prepared)
     origins = find_origins(table)
@@ -42,8 +52,50 @@ def published_table(runs: Runs, name: str, command: str) -> Table:
     measured.sort(key=lambda pair: pair[0])
     notes += _left_out(left_out)
     if not measured:
-        notes.append(f"None of its cells was found: python -m pvt_bench table={name} makes them.")
-    return compare(name, layout.report, [each for _, each in measured], command, notes)
+        made = f"python -m pvt_bench table={layout.name} makes them."
+        notes.append(f"None of its cells was found: {made}")
+    return compare(layout.name, layout.report, [each for _, each in measured], command, notes)
+
+
+def compare(
+    name: str,
+    layout: Report,
+    measured: Sequence[tuple[Mapping[str, str], Mapping[str, float]] | Measured],
+    command: str = "",
+    notes: Sequence[str] = (),
+) -> Table:
+    """Join what was measured with the agreed published rows.
+
+    measured: several runs of one row become their mean and deviation; those without a published
+    row come last. command: stands above the table; notes: below it, after the layout's.
+    """
+    published = load_published(layout.published)
+    published = published[published["agreed"] == "yes"]
+    runs: dict[tuple[str, ...], list[Measured]] = defaultdict(list)
+    for each in measured:
+        run = Measured(*each)
+        runs[(run.what["model.name"], *(run.what[key] for key in layout.keys))].append(run)
+    rows, printed = [], set()
+    for _, line in published.iterrows():
+        key = (line["model"], *(line[key] for key in layout.keys))
+        printed.add(key)
+        rows.append(_row(layout, line, key, runs.get(key, [])))
+    for key, of_key in runs.items():
+        if key not in printed:
+            line = pd.Series({"section": UNPUBLISHED, "label": key[0]})
+            rows.append(_row(layout, line, key, of_key))
+    texts = {"label": "", "model": "model", **{key: _heading(key) for key in layout.keys}}
+    return Table(
+        name,
+        layout.title,
+        command or f"python -m pvt_bench table={name}",
+        texts,
+        {column: FIGURES[column] for column in layout.columns},
+        rows,
+        beside=layout.columns,
+        notes=[*([layout.note.strip()] if layout.note else []), *notes],
+        remarks=explain_gaps(layout, rows),
+    )
 
 
 def each_setting(table: pd.DataFrame, params: tuple[str, ...]) -> Iterator[tuple[Run, Settings]]:
@@ -104,3 +156,25 @@ def _one_condition(prepared: Prepared) -> tuple[pd.DataFrame, list[str]]:
     if not same.all():
         note += f" {(~same).sum()} speeds under other conditions are left out."
     return table.drop(index=speeds.index[~same]), [note]
+
+
+def _row(layout: Report, line: pd.Series, key: Sequence[str], runs: Sequence[Measured]) -> Row:
+    values = {
+        name: value_of(FIGURES[name], _numbers(runs, FIGURES[name].metric))
+        for name in layout.columns
+    }
+    return Row(
+        (line["label"], *key),
+        values,
+        line["section"],
+        {name: line.get(name, "") for name in layout.columns},
+        tuple(dict.fromkeys(run.origin for run in runs if run.origin is not None)),
+    )
+
+
+def _numbers(runs: Iterable[Measured], metric: str) -> list[float]:
+    return [run.row[metric] for run in runs if metric in run.row]
+
+
+def _heading(key: str) -> str:
+    return key.partition(".")[0] if key == "schedule.name" else key.rpartition(".")[2]

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pvt_bench.report.sources.runs import FINISHED
 from pvt_bench.report.tables.published import Figure
 from pvt_bench.report.tables.rows import Origin, Value
 
@@ -79,11 +78,6 @@ def find_origins(table: pd.DataFrame) -> dict[Run, Origin]:
         )
         for run, row in zip(about.index, about.to_dict("records"), strict=True)
     }
-
-
-def unfinished(part: pd.DataFrame, members: Sequence[Run]) -> int:
-    """How many of these runs have no result."""
-    return int((part.loc[list(members), "state"] != FINISHED).sum())
 
 
 def _values(

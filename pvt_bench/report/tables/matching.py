@@ -1,24 +1,25 @@
-"""Which runs are those that a row of a published table is of."""
+"""Which rows of a published table a run is of: set like their cells in all that counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import cache
 
+from pvt_bench.config.choices import names_of, own_dataset, read_choice
+from pvt_bench.config.schema import Mode
+from pvt_bench.identity import role
+from pvt_bench.report.sources.cells import cell_settings
 from pvt_bench.report.sources.runs import canonical
 from pvt_bench.report.tables.layouts import Layout
-from pvt_bench.report.tables.settings import BUILT_IN, has_schedule, settings
 
-# What a cost or a speed depends on; the places of weights count neither here nor there.
 SIZE = "task.protocol."
-NETWORK = ("model.", "task.network.", SIZE, "freeze.")
-TESTED = ("model.", "task.", "dataset.")
-SCORED = (*TESTED, "schedule.", "freeze.")
-PLACES = ("model.weights", "dataset.root", "dataset.index")
+# The data that is used where none is typed.
+BUILT_IN = "digits"
 
 Settings = Mapping[str, str]
 
 
 def is_own_data(run: Settings) -> bool:
     """Whether a run is scored on the data that its task was published for."""
-    return run.get("dataset.name") == run["task.name"].partition("_")[0]
+    return run.get("dataset.name") == own_dataset(run["task.name"], run.get("task.dataset"))
 
 
 def matching_rows(layout: Layout, run: Settings, kind: str) -> Iterator[int]:
@@ -38,59 +39,69 @@ def matching_rows(layout: Layout, run: Settings, kind: str) -> Iterator[int]:
 
 def changed_model(run: Settings) -> dict[str, str]:
     """What of a run's model is neither that of its file nor what a recipe makes of it."""
-    changes = []
-    for own in _variants(run, "cost", None):
-        keys = _differences(run, own, ("model.",))
-        changes.append({key: run.get(key, "None") for key in keys})
-    return min(changes, key=len, default={})
+    found: list[dict[str, str]] = []
+    for own in _cells(run, "cost", None):
+        changes = {key: run.get(key, "None") for key in _differences(run, own, "network")}
+        found.append({key: text for key, text in changes.items() if key.startswith("model.")})
+        if not found[-1]:
+            break
+    return min(found, key=len, default={})
 
 
 def _is_of(run: Settings, kind: str, wanted: Settings) -> bool:
-    # A cost is counted once for all schedules and weights.
-    own = [key for key in wanted if key.startswith(NETWORK) and key not in PLACES]
-    keys = list(wanted) if kind == "score" else own
-    if any(run.get(key) != wanted[key] for key in keys) or not _starts_alike(run, kind, wanted):
+    counted = [key for key in wanted if kind == "score" or _counts(key, "network")]
+    if any(run.get(key) != wanted[key] for key in counted) or not _starts_alike(run, kind, wanted):
         return False
     schedule = wanted.get("schedule.name")
-    groups = _groups(run, kind, has_schedule(run["task.name"], schedule))
+    scored = kind == "score"
+    if scored and run["mode"] != "test" and schedule and not _schedule(run["task.name"], schedule):
+        scored = False  # Of a schedule without a file the name is all that can be compared.
+    compared = run["mode"] if scored else "network"
     return any(
-        not _differences(run, {**expected, **wanted}, groups)
-        for expected in _variants(run, kind, schedule)
+        not _differences(run, {**cell, **wanted}, compared) for cell in _cells(run, kind, schedule)
     )
 
 
-def _variants(run: Settings, kind: str, schedule: str | None) -> list[Settings]:
-    """What the cell of a run may be set to: a cost may be counted with the settings for its own
-    data or for the built-in data, which the papers' recipes for a training do not enter."""
+def _cells(run: Settings, kind: str, schedule: str | None) -> Iterator[Settings]:
+    """What the cell of a run may be set to; nothing for a model or a task of the user's own.
+
+    A cost may be counted with the settings for its own data or for the built-in data, which the
+    papers' recipes for a training do not enter.
+    """
     task, model = run["task.name"], run["model.name"]
-    own = task.partition("_")[0]
-    choices = [(own, schedule, True)]
+    own = own_dataset(task, run.get("task.dataset"))
+    choices = {"task": task, "model": model, "dataset": own}
+    if not all(name in _names(group) for group, name in choices.items()):
+        return
+    words = [f"{group}={name}" for group, name in choices.items()]
+    file = schedule and _schedule(task, schedule)
+    timed = [*words, *([f"schedule={file}"] if file else [])]
+    (first,) = cell_settings([timed])
+    yield first
     if kind != "score":
-        choices += [(own, schedule, False), (BUILT_IN, None, False)]
-    found = [settings(task, model, *choice) for choice in choices]
-    known = [each for each in found if each is not None]
-    # The size at which a cost is counted is that of the table's schedule, whatever the data.
-    protocol = {k: text for k, text in known[0].items() if k.startswith(SIZE)} if known else {}
-    return [{**each, **protocol} for each in known]
+        # The size at which a cost is counted is that of the table's schedule, whatever the data.
+        size = {key: text for key, text in first.items() if key.startswith(SIZE)}
+        others = ([*timed, "~recipe_on"], [*words[:2], f"dataset={BUILT_IN}"])
+        yield from ({**cell_settings([other])[0], **size} for other in others)
 
 
-def _groups(run: Settings, kind: str, known_schedule: bool) -> Sequence[str]:
-    """The settings that must be equal."""
-    if kind != "score":
-        return NETWORK
-    if run["mode"] == "test":
-        return TESTED
-    # Of a schedule without a file, and of its test, the name is all that can be compared.
-    return SCORED if known_schedule else NETWORK
+def _differences(run: Settings, cell: Settings, compared: str) -> list[str]:
+    """Keys that count in a comparison and differ.
+
+    compared: network, or the mode of a run whose score is compared.
+    """
+    keys = [key for key in {**run, **cell} if _counts(key, compared)]
+    return [key for key in keys if run.get(key, "None") != cell.get(key, "None")]
 
 
-def _differences(run: Settings, expected: Settings, groups: Sequence[str]) -> list[str]:
-    keys = [key for key in {**run, **expected} if key.startswith(tuple(groups))]
-    return [
-        key
-        for key in keys
-        if key not in PLACES and run.get(key, "None") != expected.get(key, "None")
-    ]
+# Asked for each key of each run.
+@cache
+def _counts(key: str, compared: str) -> bool:
+    of = role(key)
+    if compared == "network":
+        return of.network
+    # Weights count by what they are: see `_starts_alike`.
+    return of.row and Mode(compared) in of.modes
 
 
 def _starts_alike(run: Settings, kind: str, wanted: Settings) -> bool:
@@ -98,3 +109,22 @@ def _starts_alike(run: Settings, kind: str, wanted: Settings) -> bool:
     if kind != "score" or "model.weights" in wanted or run["mode"] == "test":
         return True
     return (run.get("model.weights", "None") != "None") == (run.get("task.features") == "True")
+
+
+@cache
+def _names(group: str) -> list[str]:
+    return names_of(group, ())
+
+
+@cache
+def _schedule(task: str, name: str) -> str | None:
+    """The file of a task's schedule of that name, the one for its own data before others."""
+    own = f"{task}_{own_dataset(task, None)}"
+    files = [own, *(file for file in _names("schedule") if file.startswith(f"{task}_"))]
+    found = (file for file in files if _schedule_name(file) == name)
+    return next(found, None)
+
+
+def _schedule_name(file: str) -> str | None:
+    content = read_choice("schedule", file, ())
+    return content.get("schedule", content).get("name")

@@ -1,0 +1,88 @@
+"""The shell around each command: its words, its help, how it tells of an error, its exit code."""
+
+import os
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from pvt_bench.config.keys import no_key
+from pvt_bench.config.messages import explain
+from pvt_bench.errors import Failed, InputError, Interrupted, nearest
+from pvt_bench.screen import complain
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_command(
+    words: Sequence[str],
+    work: Callable[[Sequence[str]], int],
+    help_text: str | None = None,
+    interrupted: str = "",
+) -> int:
+    """Run a command on the words of its command line; the exit code.
+
+    help_text: for --help; None where the command answers it itself. interrupted: what Ctrl-C
+    leaves, in a sentence.
+    """
+    if help_text is not None and {"-h", "--help"} & set(words):
+        print(help_text)
+        return DONE
+    # Hydra's answers set the variable for themselves.
+    full = _wants_traceback()
+    try:
+        return work(words)
+    except KeyboardInterrupt:
+        if interrupted:
+            complain(interrupted)
+        return INTERRUPTED
+    except Exception as error:
+        return report(error, full)
+
+
+def report(error: Exception, full: bool | None = None) -> int:
+    """Print an error as its reader can use it; the exit code.
+
+    full: with its traceback, whatever it is; by default where HYDRA_FULL_ERROR=1.
+    """
+    message = explain(error)
+    interrupted = isinstance(error, Interrupted)
+    # A loss that is not a number says all that there is to know, too.
+    told = interrupted or isinstance(error, Failed | FloatingPointError)
+    if (_wants_traceback() if full is None else full) or (message is None and not told):
+        complain("".join(traceback.format_exception(error)).rstrip("\n"))
+    elif interrupted:
+        complain(f"{error}; the same command goes on from there")
+    else:
+        complain(f"error: {message or error}")
+    if interrupted:
+        return INTERRUPTED
+    return FAILED if message is None else REFUSED
+
+
+def read_words(words: Sequence[str], keys: Collection[str]) -> list[tuple[str, str]]:
+    """Split words `key=value` of a command with these keys.
+
+    Raises:
+        InputError: a word that is not `key=value`, or an unknown key.
+    """
+    pairs = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key.startswith("-"):
+            raise InputError(
+                f"{word} means nothing here. Words are key=value; {nearest(key.strip('-'), keys)}"
+            )
+        if key not in keys:
+            raise InputError(no_key(key, keys))
+        pairs.append((key, value))
+    return pairs
+
+
+def find_results(typed: Mapping[str, str]) -> Path:
+    """The results_dir among typed words, that of the environment, or `results`."""
+    place = typed.get("results_dir", os.environ.get("PVT_BENCH_RESULTS", "results"))
+    return Path(place).expanduser().absolute()
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
