@@ -76,17 +76,22 @@ def make_charts(tables: Sequence[Table], runs: Runs) -> list[Chart]:
 
 
 def write_published_table(
-    results_dir: Path, records: Collection[Path], name: str, report: Report, command: str
+    results_dir: Path,
+    name: str,
+    report: Report,
+    command: str,
+    cells: Collection[tuple[str, ...]],
+    records: Collection[Path],
 ) -> list[Path]:
     """Show and write a published table with the runs of one command; the paths.
 
-    records: the directories of those runs.
+    cells: model and the report's keys of each run; records: the directories of the runs.
 
     Raises:
         InputError: there is no such run, or the directory cannot be written.
     """
     layout, runs = load_layout(name, report), load_runs(results_dir, only=records)
-    table = published_table(runs, layout, command)
+    table = published_table(runs, layout, command, cells)
     # The command above the table says which runs they are.
     table = replace(table, rows=[replace(row, origins=()) for row in table.rows])
     show_table(table)

@@ -1,7 +1,7 @@
 """A published table filled with runs, and published numbers beside a table without layout."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -28,11 +28,16 @@ class Measured(NamedTuple):
     origin: Origin | None = None
 
 
-def published_table(runs: Runs, layout: Layout, command: str) -> Table:
-    """A layout filled with the runs of its cells.
+def published_table(
+    runs: Runs, layout: Layout, command: str, cells: Collection[tuple[str, ...]] = ()
+) -> Table:
+    """Fill a layout with the runs of its cells.
 
-    A run that was set to anything else than its cell, or scored on other data, stands nowhere.
-    command: stands above the table, as what makes it.
+    A run with other settings than its cell, or scored on other data, is left out.
+
+    command: printed above the table, as what makes it.
+    cells: model and keys of those that the command ran: a cost that stands for all schedules goes
+        into their rows only.
     """
     prepared = prepare(runs.keep(runs.table["task.name"].isin(layout.tasks)))
     table, notes = _one_condition(prepared)
@@ -41,7 +46,9 @@ def published_table(runs: Runs, layout: Layout, command: str) -> Table:
     left_out = Counter[str]()
     for run, what in each_setting(table, runs.params):
         row = table.loc[run, list(runs.metrics)].dropna().to_dict()
-        places = _places(layout, what, table.at[run, "kind"])
+        found = _places(layout, what, table.at[run, "kind"])
+        own = {each: found[each] for each in found if (*_key(layout, each).values(),) in cells}
+        places = own or found
         for place, metrics in places.items():
             kept = {key: number for key, number in row.items() if key.startswith(metrics)}
             measured.append((place, Measured(_key(layout, place), kept, origins[run])))
