@@ -1,4 +1,4 @@
-"""From runs to the content of a report's files."""
+"""From runs to the files of a report."""
 
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -26,7 +26,7 @@ PICTURES = ("png", "svg")
 
 
 def make_tables(runs: Runs, options: Options, name: str, command: str) -> list[Table]:
-    """The tables: one of a layout, or those that the runs make.
+    """Build the tables: one of a layout, or those that the runs yield.
 
     name: of the files; command: what makes them.
     """
@@ -39,7 +39,7 @@ def make_tables(runs: Runs, options: Options, name: str, command: str) -> list[T
 def make_files(
     tables: Sequence[Table], runs: Runs, formats: Sequence[str], name: str, directory: Path
 ) -> dict[str, str | bytes]:
-    """What the formats are of, by the names of their files in a directory."""
+    """Content of each file of the formats, by its name in a directory."""
     charts: list[Chart] = []
     if {*formats} & {"html", *PICTURES}:
         charts = make_charts(tables, runs)
@@ -53,7 +53,7 @@ def make_files(
     contents: dict[str, str | bytes] = {f"{name}.{kind}": makers[kind]() for kind in wanted}
     pictures = [kind for kind in PICTURES if kind in formats]
     if pictures and charts:
-        # Here, since the other formats need no drawing.
+        # Imported here: the other formats need no drawing.
         from pvt_bench.report.pictures.plots import render
 
         with progress_bar("drawing", len(charts)) as bar:
@@ -65,7 +65,7 @@ def make_files(
 
 
 def make_charts(tables: Sequence[Table], runs: Runs) -> list[Chart]:
-    """What the pictures of a report show."""
+    """Content of the pictures of a report."""
     charts = list(size_charts(runs))
     for table in tables:
         # Titles tell the pictures of several tables apart.

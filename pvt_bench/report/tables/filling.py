@@ -1,4 +1,4 @@
-"""A published table filled with runs, and published numbers beside a table without layout."""
+"""Published tables filled with runs, and the published numbers of a single run."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +20,7 @@ METRICS = {"cost": ("cost/",), "speed": ("speed/",), "score": ("cost/", "val/")}
 
 
 class Measured(NamedTuple):
-    """A run: what it was, the values of `model.name` and of the layout's keys as text, and what
-    it measured, by metric."""
+    """Measurement of a run. what: values of `model.name` and the layout's keys; row: by metric."""
 
     what: Mapping[str, str]
     row: Mapping[str, float]
@@ -71,7 +70,7 @@ def compare(
     command: str = "",
     notes: Sequence[str] = (),
 ) -> Table:
-    """Join what was measured with the agreed published rows.
+    """Join measurements with the agreed published rows.
 
     measured: several runs of one row become their mean and deviation; those without a published
     row come last. command: stands above the table; notes: below it, after the layout's.
@@ -106,14 +105,14 @@ def compare(
 
 
 def each_setting(table: pd.DataFrame, params: tuple[str, ...]) -> Iterator[tuple[Run, Settings]]:
-    """What each run was set to, without the keys that it does not have."""
+    """Settings of each run, without the keys that it does not have."""
     columns = [key for key in params if key in table]
     for run, *texts in table[columns].itertuples(name=None):
         yield run, {key: text for key, text in zip(columns, texts, strict=True) if text == text}
 
 
 def counterpart(layout: Layout, what: Settings, kind: str) -> dict[str, str]:
-    """What is published of a run, by the figure's name: costs, and scores where they compare."""
+    """Published figures of a run by name: its cost, and scores if they are comparable."""
     found: dict[str, str] = {}
     rows = layout.rows
     for of in dict.fromkeys(("cost", kind)):
@@ -125,7 +124,7 @@ def counterpart(layout: Layout, what: Settings, kind: str) -> dict[str, str]:
 
 
 def _places(layout: Layout, what: Settings, kind: str) -> dict[int, tuple[str, ...]]:
-    """The rows that a run is of, one of those with the same keys, and its metrics for each."""
+    """Rows that a run belongs to, one per key, with the metrics that it fills in each."""
     places = dict.fromkeys(matching_rows(layout, what, kind), METRICS[kind])
     if not places and kind == "score":
         places = dict.fromkeys(matching_rows(layout, what, "cost"), METRICS["cost"])
@@ -151,7 +150,7 @@ def _left_out(counts: Counter[str]) -> list[str]:
 
 
 def _one_condition(prepared: Prepared) -> tuple[pd.DataFrame, list[str]]:
-    """The runs with the speeds of the newest condition alone, and a sentence on them."""
+    """Drop speeds of all but the newest condition, and say so."""
     table, keys = prepared.table, prepared.speed_conditions()
     speeds = table[table["kind"] == "speed"].sort_values("started")
     if speeds.empty:

@@ -1,4 +1,4 @@
-"""A published table's layout: its rows, those without published numbers last."""
+"""Layout of a published table: its columns and rows, those without published numbers last."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Layout:
 
 
 def load_layout(name: str, report: Report | None = None) -> Layout:
-    """The layout of `experiments/table/<name>.yaml` with its published numbers.
+    """Read the layout of `experiments/table/<name>.yaml` with its published numbers.
 
     report: its columns and notes, by default as the file has them.
 
@@ -67,9 +67,9 @@ def _read_report(path: Path) -> Report:
 
 
 def _cells(name: str, report: Report) -> Iterator[dict[str, str]]:
-    """The model, the task and the report's keys of each cell of the table's sweep."""
+    """Model, task and the report's keys of each cell of the table's sweep."""
     words = split_cells([f"table={name}"])
-    # Without keys the model says it all.
+    # Without keys, the model alone names the row.
     values: list[Settings] = [{}] * len(words)
     if report.keys:
         values = cell_settings([on_own_data(each) for each in words])

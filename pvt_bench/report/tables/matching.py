@@ -1,4 +1,4 @@
-"""Which rows of a published table a run is of: set like their cells in all that counts."""
+"""Rows of a published table that a run belongs to: same settings in all that counts."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -11,7 +11,7 @@ from pvt_bench.report.sources.runs import canonical
 from pvt_bench.report.tables.layouts import Layout
 
 SIZE = "task.protocol."
-# The data that is used where none is typed.
+# Dataset of a run without dataset=.
 BUILT_IN = "digits"
 
 Settings = Mapping[str, str]
@@ -23,9 +23,9 @@ def is_own_data(run: Settings) -> bool:
 
 
 def matching_rows(layout: Layout, run: Settings, kind: str) -> Iterator[int]:
-    """The rows, by number, that a run is of: in all that its figures depend on.
+    """Numbers of the rows whose cells have a run's settings, as far as its figures depend on them.
 
-    run: what it was set to; kind: of the figures that it is for, a score only on the own data.
+    run: its settings; kind: of its figures. A score counts only on the task's own data.
     """
     if kind == "score" and not is_own_data(run):
         return
@@ -38,7 +38,7 @@ def matching_rows(layout: Layout, run: Settings, kind: str) -> Iterator[int]:
 
 
 def changed_model(run: Settings) -> dict[str, str]:
-    """What of a run's model is neither that of its file nor what a recipe makes of it."""
+    """Settings of a run's model that neither its file nor a recipe gives it."""
     found: list[dict[str, str]] = []
     for own in _cells(run, "cost", None):
         changes = {key: run.get(key, "None") for key in _differences(run, own, "network")}
@@ -63,7 +63,7 @@ def _is_of(run: Settings, kind: str, wanted: Settings) -> bool:
 
 
 def _cells(run: Settings, kind: str, schedule: str | None) -> Iterator[Settings]:
-    """What the cell of a run may be set to; nothing for a model or a task of the user's own.
+    """Settings that the cell of a run may have; none for a model or a task of the user's own.
 
     A cost may be counted with the settings for its own data or for the built-in data, which the
     papers' recipes for a training do not enter.
@@ -86,7 +86,7 @@ def _cells(run: Settings, kind: str, schedule: str | None) -> Iterator[Settings]
 
 
 def _differences(run: Settings, cell: Settings, compared: str) -> list[str]:
-    """Keys that count in a comparison and differ.
+    """Keys that differ and count in a comparison.
 
     compared: network, or the mode of a run whose score is compared.
     """
@@ -94,7 +94,7 @@ def _differences(run: Settings, cell: Settings, compared: str) -> list[str]:
     return [key for key in keys if run.get(key, "None") != cell.get(key, "None")]
 
 
-# Asked for each key of each run.
+# Called for each key of each run.
 @cache
 def _counts(key: str, compared: str) -> bool:
     of = role(key)
@@ -118,7 +118,7 @@ def _names(group: str) -> list[str]:
 
 @cache
 def _schedule(task: str, name: str) -> str | None:
-    """The file of a task's schedule of that name, the one for its own data before others."""
+    """File of the task's schedule of that name, preferably the one for the task's own data."""
     own = f"{task}_{own_dataset(task, None)}"
     files = [own, *(file for file in _names("schedule") if file.startswith(f"{task}_"))]
     found = (file for file in files if _schedule_name(file) == name)
