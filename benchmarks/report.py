@@ -1,12 +1,12 @@
-"""How long a report takes, and how much memory, over an MLflow store of many runs.
+"""Measure the time and memory that a report takes over an MLflow store of many runs.
 
     python benchmarks/report.py --runs 100 1000 10000 --folder /tmp/stores
 
-Each store is a real sqlite file, made through MLflow's client: trainings of ten models at learning
-rates of their own, five seeds each, with all their settings as parameters and 50 metrics, of which
-the loss has a history. Making 10,000 runs takes ten to twenty minutes; a store that is there
-already is taken as it is. Then the command is run as a user types it: a table as Markdown, CSV
-and LaTeX, the page, and the pictures.
+Each store is a real sqlite file, made through MLflow's client: trainings of ten models with
+different learning rates, five seeds each, with all their settings as parameters and 50 metrics, of
+which the loss has a history. Making 10,000 runs takes ten to twenty minutes; an existing store is
+reused. Then the command is run as a user types it: a table as Markdown, CSV and LaTeX, the page,
+and the plots.
 """
 
 import argparse

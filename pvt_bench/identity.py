@@ -6,6 +6,7 @@ The identity of a run, the report's tables and the rows of published tables all 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pvt_bench.config.schema import Config, Mode, plain
@@ -79,6 +80,7 @@ DIGESTED = ("weights", "model.weights")
 ABSENT: dict[str, Any] = {"dataset.exif": "apply", "dataset.bits": None}
 
 
+@lru_cache(1 << 12)
 def role(key: str) -> Role:
     """The role of a dotted key: that of the longest line of ROLES which it lies below.
 

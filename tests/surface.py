@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from pvt_bench import ending
+import pvt_bench
+from pvt_bench import commands as shell
 from pvt_bench.config import command_line
 from pvt_bench.config.schema import Config, Report, config_dir, data_dir, recipe_table
 from pvt_bench.measure.cost import PARTS, Cost
@@ -25,7 +26,7 @@ from pvt_bench.report.options import Options
 from pvt_bench.report.tables.published import FIGURES
 
 SURFACE = Path(__file__).with_name("surface.txt")
-PACKAGE = Path(ending.__file__).parent
+PACKAGE = Path(pvt_bench.__file__).parent
 # Commands beside the main one; those without options of a dataclass tell their keys in errors.
 SMALL = ("status", "sync", "export")
 
@@ -105,7 +106,7 @@ def commands() -> Iterator[str]:
     for name in SMALL:
         yield from (f"python -m pvt_bench.{name} {key}=" for key in typed_keys(name))
     for name in ("FAILED", "REFUSED", "INTERRUPTED"):
-        yield f"exit code {getattr(ending, name)}: {name.lower()}"
+        yield f"exit code {getattr(shell, name)}: {name.lower()}"
 
 
 def typed_keys(command: str) -> list[str]:
@@ -114,7 +115,7 @@ def typed_keys(command: str) -> list[str]:
     with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
         code = importlib.import_module(f"pvt_bench.{command}").main(["?="])
     found = re.search(r"Choose one of: ([\w, ]+)\.", " ".join(output.getvalue().split()))
-    assert code == ending.REFUSED, output.getvalue()
+    assert code == shell.REFUSED, output.getvalue()
     assert found, output.getvalue()
     return found[1].split(", ")
 
@@ -122,7 +123,7 @@ def typed_keys(command: str) -> list[str]:
 def metrics() -> Iterator[str]:
     """The names of metrics in records and in MLflow, and of figures in tables."""
     parts = {part: {"params_m": 0.0, "gflops": 0.0} for part in PARTS}
-    cost = Cost(0, 0, 0, parts, (1, 1), activations_m=0, fvcore_gflops=0)
+    cost = Cost(0, 0, 0, parts, (1, 1))
     nothing: Any = dict.fromkeys((each.name for each in dataclasses.fields(Speed)), 0)
     speed = Speed(**nothing)
     yield from (f"metric {name}" for name in (*cost.metrics(), *speed.metrics()))

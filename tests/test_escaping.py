@@ -12,7 +12,7 @@ from conftest import environment
 from forking import run_forked
 from report_runs import COST, TASK, make_run, settings
 
-from pvt_bench import ending, escaping, screen
+from pvt_bench import commands, escaping, screen
 from pvt_bench.escaping import csv_cell, from_csv_cell, visible
 from pvt_bench.launching import summary
 from pvt_bench.launching.jobs import Job
@@ -137,7 +137,7 @@ def test_lines_warnings_and_bars_show_hostile_texts(
 def test_an_error_sends_the_terminal_no_codes(
     kind: type[Exception], full: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ending.report(kind(HOSTILE), full) == ending.FAILED
+    assert commands.report(kind(HOSTILE), full) == commands.FAILED
     printed = capsys.readouterr().err
     assert SEEN in printed
     assert not UNSEEN.search(printed)

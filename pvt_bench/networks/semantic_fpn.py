@@ -46,7 +46,8 @@ class Head(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+        assert self.classifier.bias is not None
+        nn.init.zeros_(self.classifier.bias)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Maps (B, 256, H_i, W_i) to logits (B, num_classes, H_0, W_0)."""

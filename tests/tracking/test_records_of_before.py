@@ -90,6 +90,14 @@ def test_the_report_has_every_one(before: Path) -> None:
     assert table["gflops"].notna().all()
 
 
+def test_the_report_is_what_it_was(before: Path) -> None:
+    done = light(before, "report", "formats=csv,md")
+    assert done.returncode == 0, done.stderr
+    for name in ("report.csv", "report.md"):
+        expected = (BEFORE / "tables" / name).read_text()
+        assert (before / "tables" / name).read_text() == expected
+
+
 def test_sync_sends_them_to_a_fresh_store(before: Path) -> None:
     sent = light(before, "sync")
     assert sent.returncode == 0, sent.stderr
