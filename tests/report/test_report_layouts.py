@@ -15,8 +15,7 @@ from pvt_bench.report.sources.cells import cell_settings
 from pvt_bench.report.sources.runs import load_runs
 from pvt_bench.report.tables.filling import published_table
 from pvt_bench.report.tables.gaps import misses
-from pvt_bench.report.tables.layouts import UNPUBLISHED, load_layout
-from pvt_bench.report.tables.matching import _schedule
+from pvt_bench.report.tables.layouts import UNPUBLISHED, _schedule, load_layout
 from pvt_bench.report.tables.published import FIGURES
 from pvt_bench.report.tables.rows import Row, Table
 

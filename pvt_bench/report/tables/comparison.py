@@ -13,8 +13,7 @@ from pvt_bench.report.options import Options
 from pvt_bench.report.sources.runs import Runs
 from pvt_bench.report.tables.filling import counterpart, each_setting
 from pvt_bench.report.tables.groups import Found, Group, Run, by_network, find_origins, group
-from pvt_bench.report.tables.layouts import Layout, load_layout
-from pvt_bench.report.tables.matching import changed_model
+from pvt_bench.report.tables.layouts import Layout, changed_model, load_layout
 from pvt_bench.report.tables.notes import explain_protocol, explain_rows, title_of, unfinished
 from pvt_bench.report.tables.protocols import Block, Prepared, divide, prepare
 from pvt_bench.report.tables.published import FIGURES, Figure

@@ -10,8 +10,13 @@ from pvt_bench.config.schema import Report
 from pvt_bench.report.sources.runs import Runs
 from pvt_bench.report.tables.gaps import explain_gaps
 from pvt_bench.report.tables.groups import Run, find_origins
-from pvt_bench.report.tables.layouts import UNPUBLISHED, Layout
-from pvt_bench.report.tables.matching import Settings, is_own_data, matching_rows
+from pvt_bench.report.tables.layouts import (
+    UNPUBLISHED,
+    Layout,
+    Settings,
+    is_own_data,
+    matching_rows,
+)
 from pvt_bench.report.tables.protocols import Prepared, prepare
 from pvt_bench.report.tables.published import FIGURES, figures_of, load_published
 from pvt_bench.report.tables.rows import Origin, Row, Table, value_of
