@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 
 from pvt_bench.commands import DONE, FAILED, INTERRUPTED, report, run_command
-from pvt_bench.config.choices import typed_experiment
+from pvt_bench.config.choices import SEARCHPATH, typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
     asks_hydra,
@@ -124,20 +124,23 @@ def tabulate(done: Sequence[tuple[Config, Path]], typed: Sequence[str]) -> None:
     from omegaconf import OmegaConf
 
     from pvt_bench.report.making import write_published_table
+    from pvt_bench.report.tables.layouts import load_layout
 
     _, name = typed_experiment(typed) or ("", "")
     config, _ = done[0]
     if config.report is None:
         return
-    layout: Any = OmegaConf.to_object(config.report)
-    keys = ("model.name", *layout.keys)
+    columns: Any = OmegaConf.to_object(config.report)
+    searched = [word for word in typed if word.lstrip("+").startswith(f"{SEARCHPATH}=")]
+    layout = load_layout(name, columns, searched)
+    keys = ("model.name", *columns.keys)
     cells = {tuple(str(select(each, key)) for key in keys) for each, _ in done}
     # Where the results lie does not change them.
     words = [word for word in typed if not word.startswith("results_dir=")]
     command = shlex.join(["python", "-m", "pvt_bench", *words])
     records = {record for _, record in done}
     results = Path(config.results_dir)
-    for path in write_published_table(results, name, layout, command, cells, records):
+    for path in write_published_table(results, layout, command, cells, records):
         say(f"table: {path}")
 
 

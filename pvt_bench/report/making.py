@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pvt_bench.config.schema import Report
 from pvt_bench.report.formats.files import write_files
 from pvt_bench.report.formats.latex import to_latex
 from pvt_bench.report.formats.markdown import to_csv, to_markdown
@@ -17,7 +16,7 @@ from pvt_bench.report.pictures.run_charts import run_charts, size_charts
 from pvt_bench.report.sources.runs import Runs, load_runs
 from pvt_bench.report.tables.comparison import build_tables
 from pvt_bench.report.tables.filling import published_table
-from pvt_bench.report.tables.layouts import load_layout
+from pvt_bench.report.tables.layouts import Layout, load_layout
 from pvt_bench.report.tables.rows import Table
 from pvt_bench.report.tables.selection import select
 from pvt_bench.screen import progress_bar, say
@@ -77,8 +76,7 @@ def make_charts(tables: Sequence[Table], runs: Runs) -> list[Chart]:
 
 def write_published_table(
     results_dir: Path,
-    name: str,
-    report: Report,
+    layout: Layout,
     command: str,
     cells: Collection[tuple[str, ...]],
     records: Collection[Path],
@@ -90,15 +88,15 @@ def write_published_table(
     Raises:
         InputError: there is no such run, or the directory cannot be written.
     """
-    layout, runs = load_layout(name, report), load_runs(results_dir, only=records)
+    runs = load_runs(results_dir, only=records)
     table = published_table(runs, layout, command, cells)
     # The command above the table says which runs they are.
     table = replace(table, rows=[replace(row, origins=()) for row in table.rows])
     show_table(table)
-    for note in table.notes[bool(report.note) :]:
+    for note in table.notes[bool(layout.report.note) :]:
         say(note)
     directory = results_dir / "tables"
-    return write_files(directory, make_files([table], runs, ["md", "csv"], name, directory))
+    return write_files(directory, make_files([table], runs, ["md", "csv"], layout.name, directory))
 
 
 def write_sweep_page(results_dir: Path, sweep: str, directory: Path) -> Path:

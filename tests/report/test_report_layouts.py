@@ -162,10 +162,10 @@ def test_the_command_admits_the_runs_that_the_report_admits(
     cost = ("model=pvt_small", TASK, "mode=cost")
     own = make_run(tmp_path, settings(*cost), COST)
     changed = make_run(tmp_path, settings(*cost, "model.sr_ratios=[4,2,1,1]"), COST)
-    report = load_layout("coco_retinanet").report
+    layout = load_layout("coco_retinanet")
     cells = {("pvt_small", "1x")}
     for records, left_out in (({own}, False), ({changed}, True), ({own, changed}, True)):
-        paths = write_published_table(tmp_path, "coco_retinanet", report, "", cells, records)
+        paths = write_published_table(tmp_path, layout, "", cells, records)
         assert [path.name for path in paths] == ["coco_retinanet.md", "coco_retinanet.csv"]
         text = paths[0].read_text()
         assert text.count("34.22") == (own in records), "in the row of 1x alone"

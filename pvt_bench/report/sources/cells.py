@@ -14,6 +14,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from pvt_bench.config.choices import SEARCHPATH
 from pvt_bench.config.command_line import compose_each
 from pvt_bench.config.schema import config_dir, data_dir, plain
 from pvt_bench.files import replace
@@ -37,7 +38,8 @@ def cell_settings(cells: Sequence[Sequence[str]]) -> list[Settings]:
             whole = plain(config)
             leaves = flatten({group: whole[group] for group in GROUPS})
             known[text] = {key: canonical(str(value)) for key, value in leaves if role(key).modes}
-        _keep(known)
+        # What lies on the user's own search path is not in the digest.
+        _keep({text: each for text, each in known.items() if SEARCHPATH not in text})
     return [known[text] for text in texts]
 
 

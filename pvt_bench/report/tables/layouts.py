@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -38,25 +37,20 @@ class Layout:
     rows: pd.DataFrame
 
 
-def load_layout(name: str, report: Report | None = None) -> Layout:
+def load_layout(name: str, report: Report | None = None, words: Sequence[str] = ()) -> Layout:
     """Read the layout of `experiments/table/<name>.yaml` with its published numbers.
 
-    report: its columns and notes, by default as the file has them.
+    report: its columns and notes, by default as the file has them; words: where else to search.
 
     Raises:
         InputError: there is no such table.
     """
-    folder = data_dir("experiments") / "table"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        names = [each.stem for each in folder.glob("*.yaml")]
-        raise InputError(f"There is no table={name}. {nearest(name, names)}")
-    report = report or _read_report(path)
+    report = report or _read_report(name)
     published = load_published(report.published)
     agreed = published[published["agreed"] == "yes"]
     keys = ["model", *report.keys]
     printed = {*agreed[keys].itertuples(index=False, name=None)}
-    cells = list(_swept(name, report))
+    cells = list(_swept([f"table={name}", *words], report))
     own = [cell for cell in cells if tuple(cell[key] for key in keys) not in printed]
     more = pd.DataFrame(own, columns=keys)
     more = more.assign(section=UNPUBLISHED, label=more["model"])
@@ -96,16 +90,21 @@ def changed_model(run: Settings) -> dict[str, str]:
     return min(found, key=len, default={})
 
 
-def _read_report(path: Path) -> Report:
+def _read_report(name: str) -> Report:
+    folder = data_dir("experiments") / "table"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        names = [each.stem for each in folder.glob("*.yaml")]
+        raise InputError(f"There is no table={name}. {nearest(name, names)}")
     content = yaml.load(path.read_bytes(), yaml.CSafeLoader)
     report = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Report), content["report"]))
     assert isinstance(report, Report)
     return report
 
 
-def _swept(name: str, report: Report) -> Iterator[dict[str, str]]:
+def _swept(typed: Sequence[str], report: Report) -> Iterator[dict[str, str]]:
     """Model, task and the report's keys of each cell of the table's sweep."""
-    words = split_cells([f"table={name}"])
+    words = split_cells(typed)
     # Without keys, the model alone names the row.
     values: Sequence[Settings] = [{}] * len(words)
     if report.keys:
