@@ -233,6 +233,20 @@ def test_a_planted_wrong_cost_is_missed(tmp_path: Path) -> None:
     assert re.search(r"PVT-Tiny pvt_tiny: Params \(M\) is 14\.20, published 13\.2\.", sentences[0])
 
 
+def test_a_table_of_the_users_own_search_path(tmp_path: Path, cache: Path) -> None:
+    """Its cells are composed each time: the cache knows nothing of the user's files."""
+    text = (data_dir("experiments") / "table" / "pretraining.yaml").read_text()
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "mine.yaml").write_text(text.replace("imagenet,null", "null,mine.pth"))
+    report = load_layout("pretraining").report
+    layout = load_layout("mine", report, [f"hydra.searchpath=[file://{tmp_path}]"])
+    added = layout.rows[layout.rows["section"] == UNPUBLISHED]
+    assert {*added["model.weights"]} == {"mine.pth"}
+    (file,) = cache.iterdir()
+    assert "table=pretraining" in file.read_text()
+    assert "table=mine" not in file.read_text()
+
+
 def test_a_table_that_is_not_there_is_explained() -> None:
     with pytest.raises(InputError, match=r"There is no table=imagnet\. Did you mean imagenet"):
         load_layout("imagnet")
