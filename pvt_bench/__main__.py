@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 
 from pvt_bench.commands import DONE, FAILED, INTERRUPTED, report, run_command
-from pvt_bench.config.choices import typed_experiment
+from pvt_bench.config.choices import SEARCHPATH, typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
     asks_hydra,
@@ -24,7 +24,7 @@ from pvt_bench.config.command_line import (
     sweep_title,
     swept_keys,
 )
-from pvt_bench.config.schema import Config, LauncherName, Mode, config_dir, register
+from pvt_bench.config.schema import Config, LauncherName, Mode, config_dir, register, select
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
 
@@ -106,30 +106,41 @@ def sweep(
     swept = swept_keys([each.overrides for each in composed])
     title = sweep_title(typed, swept)
     ended = launch([each.config for each in composed], swept, title, typed, line, run_here)
-    records = {
-        Path(config.results_dir, state.cell.place)
+    done = [
+        (config, Path(config.results_dir, state.cell.place))
         for config, state in ended
         if state.status.get("result") is not None
-    }
-    if records and typed_experiment(typed):
-        tabulate(composed[0].config, records, typed)
+    ]
+    if done and typed_experiment(typed):
+        tabulate(done, typed)
     return max(codes) or (FAILED if failed([state for _, state in ended]) else DONE)
 
 
-def tabulate(config: Config, records: set[Path], typed: Sequence[str]) -> None:
-    """Write the published table that was run beside the published numbers, and show it."""
+def tabulate(done: Sequence[tuple[Config, Path]], typed: Sequence[str]) -> None:
+    """Show and write a published table with the runs of this command.
+
+    done: their configurations and records.
+    """
     from omegaconf import OmegaConf
 
     from pvt_bench.report.making import write_published_table
+    from pvt_bench.report.tables.layouts import load_layout
 
     _, name = typed_experiment(typed) or ("", "")
+    config, _ = done[0]
     if config.report is None:
         return
-    layout: Any = OmegaConf.to_object(config.report)
+    columns: Any = OmegaConf.to_object(config.report)
+    searched = [word for word in typed if word.lstrip("+").startswith(f"{SEARCHPATH}=")]
+    layout = load_layout(name, columns, searched)
+    keys = ("model.name", *columns.keys)
+    cells = {tuple(str(select(each, key)) for key in keys) for each, _ in done}
     # Where the results lie does not change them.
     words = [word for word in typed if not word.startswith("results_dir=")]
     command = shlex.join(["python", "-m", "pvt_bench", *words])
-    for path in write_published_table(Path(config.results_dir), records, name, layout, command):
+    records = {record for _, record in done}
+    results = Path(config.results_dir)
+    for path in write_published_table(results, layout, command, cells, records):
         say(f"table: {path}")
 
 

@@ -15,8 +15,7 @@ from pvt_bench.report.sources.cells import cell_settings
 from pvt_bench.report.sources.runs import load_runs
 from pvt_bench.report.tables.filling import published_table
 from pvt_bench.report.tables.gaps import misses
-from pvt_bench.report.tables.layouts import UNPUBLISHED, load_layout
-from pvt_bench.report.tables.matching import _schedule
+from pvt_bench.report.tables.layouts import UNPUBLISHED, _schedule, load_layout
 from pvt_bench.report.tables.published import FIGURES
 from pvt_bench.report.tables.rows import Row, Table
 
@@ -163,12 +162,13 @@ def test_the_command_admits_the_runs_that_the_report_admits(
     cost = ("model=pvt_small", TASK, "mode=cost")
     own = make_run(tmp_path, settings(*cost), COST)
     changed = make_run(tmp_path, settings(*cost, "model.sr_ratios=[4,2,1,1]"), COST)
-    report = load_layout("coco_retinanet").report
+    layout = load_layout("coco_retinanet")
+    cells = {("pvt_small", "1x")}
     for records, left_out in (({own}, False), ({changed}, True), ({own, changed}, True)):
-        paths = write_published_table(tmp_path, records, "coco_retinanet", report, "the command")
+        paths = write_published_table(tmp_path, layout, "", cells, records)
         assert [path.name for path in paths] == ["coco_retinanet.md", "coco_retinanet.csv"]
         text = paths[0].read_text()
-        assert ("34.22" in text) == (own in records)
+        assert text.count("34.22") == (own in records), "in the row of 1x alone"
         assert UNPUBLISHED not in text
         shown = " ".join(capsys.readouterr().out.split())
         assert ("set to anything else than its cells" in shown) == left_out
@@ -231,6 +231,20 @@ def test_a_planted_wrong_cost_is_missed(tmp_path: Path) -> None:
     sentences, _ = misses(layout, table_of(tmp_path, "imagenet"), 0.5)
     assert len(sentences) == 2, "of both papers' tables"
     assert re.search(r"PVT-Tiny pvt_tiny: Params \(M\) is 14\.20, published 13\.2\.", sentences[0])
+
+
+def test_a_table_of_the_users_own_search_path(tmp_path: Path, cache: Path) -> None:
+    """Its cells are composed each time: the cache knows nothing of the user's files."""
+    text = (data_dir("experiments") / "table" / "pretraining.yaml").read_text()
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "mine.yaml").write_text(text.replace("imagenet,null", "null,mine.pth"))
+    report = load_layout("pretraining").report
+    layout = load_layout("mine", report, [f"hydra.searchpath=[file://{tmp_path}]"])
+    added = layout.rows[layout.rows["section"] == UNPUBLISHED]
+    assert {*added["model.weights"]} == {"mine.pth"}
+    (file,) = cache.iterdir()
+    assert "table=pretraining" in file.read_text()
+    assert "table=mine" not in file.read_text()
 
 
 def test_a_table_that_is_not_there_is_explained() -> None:

@@ -14,7 +14,7 @@ from pvt_bench.tracking.addresses import SERVERS
 
 
 def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files by their names; the paths.
+    """Write files by name; returns their paths.
 
     Raises:
         InputError: the directory cannot be written. A file is then as it was before, or as it
@@ -43,7 +43,7 @@ def check_writable(directory: Path) -> None:
 
 
 def link(target: str, directory: Path) -> str:
-    """A directory or an address as a link in a file of `directory`.
+    """Link to a directory or an address from a file in `directory`.
 
     A directory becomes a relative path; what is neither, such as s3://bucket, no link: empty.
     """
@@ -71,5 +71,5 @@ def _writing(directory: Path) -> Iterator[None]:
 
 @cache
 def _resolved(directory: Path) -> Path:
-    """Asked for each of thousands of runs."""
+    """Resolve once what thousands of links ask for."""
     return directory.resolve()

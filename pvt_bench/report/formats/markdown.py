@@ -13,7 +13,7 @@ from pvt_bench.report.tables.rows import Cell, Table
 
 
 def to_markdown(tables: Sequence[Table], directory: Path) -> str:
-    """The tables in sections, what their numbers mean, and where they come from.
+    """Write the tables in sections, with notes and the runs that they come from.
 
     directory: where the text will lie; links to records go from there.
     """
@@ -22,7 +22,7 @@ def to_markdown(tables: Sequence[Table], directory: Path) -> str:
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """The numbers of all tables in one, with a column that names the table of several."""
+    """Write the numbers of all tables as one, with a column for the table if there are several."""
     frames = [table.frame() for table in tables]
     if len(tables) > 1:
         for table, frame in zip(tables, frames, strict=True):

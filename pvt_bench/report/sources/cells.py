@@ -1,4 +1,4 @@
-"""What the cells of published tables are set to: composed as runs are, and kept on disk.
+"""Settings of the cells of published tables: composed as runs are, and cached on disk.
 
 Composing takes Hydra a tenth of a second per cell, and reports ask for the same dozens of cells
 again and again. They are kept in the user's cache folder, in one file per state of the
@@ -14,6 +14,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from pvt_bench.config.choices import SEARCHPATH
 from pvt_bench.config.command_line import compose_each
 from pvt_bench.config.schema import config_dir, data_dir, plain
 from pvt_bench.files import replace
@@ -29,7 +30,7 @@ Settings = dict[str, str]
 
 
 def cell_settings(cells: Sequence[Sequence[str]]) -> list[Settings]:
-    """What cells are set to, by dotted key as text, from the words that make each of them."""
+    """Settings of cells, as text by dotted key, from the words that make each cell."""
     known, texts = _known(), [" ".join(cell) for cell in cells]
     missing = {text: cell for text, cell in zip(texts, cells, strict=True) if text not in known}
     if missing:
@@ -37,13 +38,14 @@ def cell_settings(cells: Sequence[Sequence[str]]) -> list[Settings]:
             whole = plain(config)
             leaves = flatten({group: whole[group] for group in GROUPS})
             known[text] = {key: canonical(str(value)) for key, value in leaves if role(key).modes}
-        _keep(known)
+        # What lies on the user's own search path is not in the digest.
+        _keep({text: each for text, each in known.items() if SEARCHPATH not in text})
     return [known[text] for text in texts]
 
 
 @cache
 def _known() -> dict[str, Settings]:
-    """What was composed before, and is composed in this process."""
+    """Settings composed before, to which this process adds."""
     with suppress(OSError, RuntimeError, ValueError):
         found = json.loads(_file().read_bytes())
         if isinstance(found, dict):
@@ -62,13 +64,13 @@ def _keep(known: dict[str, Settings]) -> None:
 
 
 def _file() -> Path:
-    """The file for the configuration as it is; RuntimeError for a user without a home."""
+    """Cache file for the configuration as it is; RuntimeError for a user without a home."""
     given = os.environ.get("XDG_CACHE_HOME")
     return (Path(given) if given else Path.home() / ".cache") / f"pvt_bench/cells-{_digest()}.json"
 
 
 def _digest() -> str:
-    """Digest of all that a composition reads."""
+    """Digest of everything that composing reads."""
     source = Path(__file__).parents[2] / "config"
     folders = {source: "*.py", config_dir(): "**/*.yaml", data_dir("experiments"): "**/*.yaml"}
     digest = hashlib.sha256(repr([version(name) for name in PACKAGES]).encode())

@@ -1,4 +1,4 @@
-"""Runs from their records alone."""
+"""Runs from their records."""
 
 import json
 from collections import defaultdict
@@ -19,18 +19,18 @@ from pvt_bench.tracking.metrics import MetricsFile
 from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.record import HEARTBEAT, find_records, read_status
 
-# What reading files raises that are not what they should be.
+# Errors raised when reading damaged files.
 DAMAGED = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError
 )  # fmt: skip
-# Some seconds of reading.
+# Reading so many takes seconds.
 MANY = 1000
 # Enough for the last value of every metric; the result of a run is in its status besides.
 TAIL_BYTES = 1 << 16
 
 
 class Records:
-    """The records under `results_dir`, or only those in some of its directories."""
+    """Records under `results_dir`, or only those in some of its directories."""
 
     def __init__(self, results_dir: Path, only: Collection[Path] = ()) -> None:
         self._results_dir = results_dir.expanduser().resolve()
@@ -38,7 +38,7 @@ class Records:
         self.place = str(self._results_dir)
 
     def load(self) -> Loaded:
-        """All records; one that cannot be read is left out."""
+        """Read all records; those that cannot be read are left out."""
         infos, params, metrics, broken = {}, {}, {}, []
         sweeps = _sweeps_of_records(self._results_dir)
         for directory in _shown(self._only or find_records(self._results_dir)):
@@ -65,7 +65,7 @@ class Records:
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def read(self, run: Hashable, name: str) -> str | None:
-        """The text of a file of the record."""
+        """Text of a file of the record."""
         path = Path(str(run)) / name
         return path.read_text() if path.is_file() else None
 
@@ -81,7 +81,7 @@ def _shown(directories: Sequence[Path]) -> Iterator[Path]:
 
 
 def _sweeps_of_records(results_dir: Path) -> dict[Path, list[str]]:
-    """The names of the sweeps that a record is a cell of, by its directory."""
+    """Names of the sweeps that a record is a cell of, by directory."""
     names: dict[Path, list[str]] = defaultdict(list)
     for path in sorted(results_dir.glob("sweeps/*/sweep.json")):
         with suppress(*DAMAGED):  # `status` tells what is wrong with it.

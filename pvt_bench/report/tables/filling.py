@@ -1,7 +1,7 @@
-"""A published table filled with runs, and published numbers beside a table without layout."""
+"""Published tables filled with runs, and the published numbers of a single run."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -10,8 +10,13 @@ from pvt_bench.config.schema import Report
 from pvt_bench.report.sources.runs import Runs
 from pvt_bench.report.tables.gaps import explain_gaps
 from pvt_bench.report.tables.groups import Run, find_origins
-from pvt_bench.report.tables.layouts import UNPUBLISHED, Layout
-from pvt_bench.report.tables.matching import Settings, is_own_data, matching_rows
+from pvt_bench.report.tables.layouts import (
+    UNPUBLISHED,
+    Layout,
+    Settings,
+    is_own_data,
+    matching_rows,
+)
 from pvt_bench.report.tables.protocols import Prepared, prepare
 from pvt_bench.report.tables.published import FIGURES, figures_of, load_published
 from pvt_bench.report.tables.rows import Origin, Row, Table, value_of
@@ -20,19 +25,23 @@ METRICS = {"cost": ("cost/",), "speed": ("speed/",), "score": ("cost/", "val/")}
 
 
 class Measured(NamedTuple):
-    """A run: what it was, the values of `model.name` and of the layout's keys as text, and what
-    it measured, by metric."""
+    """Measurement of a run. what: values of `model.name` and the layout's keys; row: by metric."""
 
     what: Mapping[str, str]
     row: Mapping[str, float]
     origin: Origin | None = None
 
 
-def published_table(runs: Runs, layout: Layout, command: str) -> Table:
-    """A layout filled with the runs of its cells.
+def published_table(
+    runs: Runs, layout: Layout, command: str, cells: Collection[tuple[str, ...]] = ()
+) -> Table:
+    """Fill a layout with the runs of its cells.
 
-    A run that was set to anything else than its cell, or scored on other data, stands nowhere.
-    command: stands above the table, as what makes it.
+    A run with other settings than its cell, or scored on other data, is left out.
+
+    command: printed above the table, as what makes it.
+    cells: model and keys of those that the command ran: a cost that stands for all schedules goes
+        into their rows only.
     """
     prepared = prepare(runs.keep(runs.table["task.name"].isin(layout.tasks)))
     table, notes = _one_condition(prepared)
@@ -41,7 +50,9 @@ def published_table(runs: Runs, layout: Layout, command: str) -> Table:
     left_out = Counter[str]()
     for run, what in each_setting(table, runs.params):
         row = table.loc[run, list(runs.metrics)].dropna().to_dict()
-        places = _places(layout, what, table.at[run, "kind"])
+        found = _places(layout, what, table.at[run, "kind"])
+        own = {each: found[each] for each in found if (*_key(layout, each).values(),) in cells}
+        places = own or found
         for place, metrics in places.items():
             kept = {key: number for key, number in row.items() if key.startswith(metrics)}
             measured.append((place, Measured(_key(layout, place), kept, origins[run])))
@@ -64,7 +75,7 @@ def compare(
     command: str = "",
     notes: Sequence[str] = (),
 ) -> Table:
-    """Join what was measured with the agreed published rows.
+    """Join measurements with the agreed published rows.
 
     measured: several runs of one row become their mean and deviation; those without a published
     row come last. command: stands above the table; notes: below it, after the layout's.
@@ -99,14 +110,14 @@ def compare(
 
 
 def each_setting(table: pd.DataFrame, params: tuple[str, ...]) -> Iterator[tuple[Run, Settings]]:
-    """What each run was set to, without the keys that it does not have."""
+    """Settings of each run, without the keys that it does not have."""
     columns = [key for key in params if key in table]
     for run, *texts in table[columns].itertuples(name=None):
         yield run, {key: text for key, text in zip(columns, texts, strict=True) if text == text}
 
 
 def counterpart(layout: Layout, what: Settings, kind: str) -> dict[str, str]:
-    """What is published of a run, by the figure's name: costs, and scores where they compare."""
+    """Published figures of a run by name: its cost, and scores if they are comparable."""
     found: dict[str, str] = {}
     rows = layout.rows
     for of in dict.fromkeys(("cost", kind)):
@@ -118,7 +129,7 @@ def counterpart(layout: Layout, what: Settings, kind: str) -> dict[str, str]:
 
 
 def _places(layout: Layout, what: Settings, kind: str) -> dict[int, tuple[str, ...]]:
-    """The rows that a run is of, one of those with the same keys, and its metrics for each."""
+    """Rows that a run belongs to, one per key, with the metrics that it fills in each."""
     places = dict.fromkeys(matching_rows(layout, what, kind), METRICS[kind])
     if not places and kind == "score":
         places = dict.fromkeys(matching_rows(layout, what, "cost"), METRICS["cost"])
@@ -144,7 +155,7 @@ def _left_out(counts: Counter[str]) -> list[str]:
 
 
 def _one_condition(prepared: Prepared) -> tuple[pd.DataFrame, list[str]]:
-    """The runs with the speeds of the newest condition alone, and a sentence on them."""
+    """Drop speeds of all but the newest condition, and say so."""
     table, keys = prepared.table, prepared.speed_conditions()
     speeds = table[table["kind"] == "speed"].sort_values("started")
     if speeds.empty:

@@ -1,4 +1,4 @@
-"""Differences from published figures: which are met, which are explained, which are missed."""
+"""Differences from published figures: met, explained or missed."""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ NEAR_PARAMS_M, NEAR_SHARE = 0.06, 0.01
 
 
 def gap(layout: Report, row: Row) -> Gap | None:
-    """The reason that the table gives for a row's difference, if it gives one."""
+    """Reason that the table gives for a row's difference, if any."""
     model = row.texts[1]
     return layout.gaps.get(f"{row.section}/{model}") or layout.gaps.get(model)
 
 
 def agrees(figure: str, row: Row) -> bool:
-    """Whether a row's measured cost is the published one; true where either is missing."""
+    """Whether a row's cost is as published; true if either is missing."""
     printed = row.published.get(figure, "")
     measured, published = row.values[figure].mean, as_number(printed)
     if math.isnan(measured) or math.isnan(published):
@@ -31,14 +31,14 @@ def agrees(figure: str, row: Row) -> bool:
 
 
 def is_closed(figure: str, row: Row, reason: Gap) -> bool:
-    """Whether what a reason adds closes the difference to the published cost."""
+    """Whether the amount that a reason adds closes the difference to the published cost."""
     published = as_number(row.published.get(figure, ""))
     missing = row.values[figure].mean + getattr(reason, figure) - published
     return agrees(figure, row) or abs(missing) <= NEAR_SHARE * published
 
 
 def misses(layout: Report, table: Table, tolerance: float) -> tuple[list[str], int]:
-    """Sentences on the figures that miss the published one, and how many were compared.
+    """Find figures that miss the published ones: a sentence on each, and the number compared.
 
     A cost misses where neither the table's precision nor a reason closes the difference, a score
     where it is more than `tolerance` points away, to either side. Speeds are of another device.
@@ -65,7 +65,7 @@ def misses(layout: Report, table: Table, tolerance: float) -> tuple[list[str], i
 
 
 def explain_gaps(layout: Report, rows: Sequence[Row]) -> list[str]:
-    """Sentences on costs that differ from the published ones, with the reasons that are known."""
+    """Report costs that differ from the published ones, with the known reasons."""
     lines = []
     costs = [name for name in COSTS if name in layout.columns]
     for row in rows:

@@ -1,4 +1,4 @@
-"""Runs divided into those that share a table, and the keys that tell their rows apart."""
+"""Division of runs into those that share a table, and the keys that tell rows apart."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FIRST = ("mode", "task.name", "task.revision", "task.view", "schedule.name", "le
 SPEED_GROUPS = ("speed.", "device")
 # Neither tells rows apart: the second says how a cost was counted, not what it is.
 NEVER_ROWS = ("seed", "model.name", "mode", "cost.fvcore")
-# Not told apart by: the figures themselves show what was done, and a view is its task's.
+# Not shown as columns: the figures tell the mode, and a view belongs to its task.
 SILENT = ("mode", "task.view")
 
 
@@ -30,13 +30,13 @@ class Prepared:
     params: tuple[str, ...]
 
     def protocol(self, kinds: Collection[str]) -> list[str]:
-        """The keys whose values runs of these kinds must share to share a table."""
+        """Keys in which runs of these kinds must agree to share a table."""
         others = [key for key in self.params if role(key).protocol and counts(key)]
         keys = [key for key in dict.fromkeys([*FIRST, *others]) if key in self.table]
         return [*keys, "device"] if "speed" in kinds else keys
 
     def speed_conditions(self) -> list[str]:
-        """The keys of what a speed depends on, beside the network."""
+        """Keys that a speed depends on, besides the network."""
         return [key for key in (*self.params, "device") if key.startswith(SPEED_GROUPS)]
 
 
@@ -55,7 +55,7 @@ class Block:
 
 
 def prepare(runs: Runs) -> Prepared:
-    """Runs with their kind, length and network."""
+    """Add kind, length and network to the runs."""
     table = runs.table
     network = [key for key in runs.params if role(key).network and counts(key)]
     more = pd.DataFrame(
@@ -94,7 +94,7 @@ def divide(prepared: Prepared, rows: Sequence[str], mixed: bool) -> Iterator[Blo
 
 
 def row_keys(part: pd.DataFrame, params: Sequence[str], protocol: Sequence[str]) -> list[str]:
-    """The keys that tell runs of one model apart, but for their seed, in the order of params."""
+    """Keys that tell runs of one model apart, without the seed, in the order of params."""
     counted = [key for key in params if is_setting(key) and key not in protocol]
     varying = differing(part, counted)
     if not varying:
@@ -104,18 +104,18 @@ def row_keys(part: pd.DataFrame, params: Sequence[str], protocol: Sequence[str])
 
 
 def is_setting(key: str) -> bool:
-    """Whether runs that differ in a key are no seeds of one row."""
+    """Whether runs that differ in a key belong to different rows."""
     return key not in NEVER_ROWS and (counts(key) or key in DIGESTED)
 
 
 def differing(part: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """Those of the keys that have more than one value."""
+    """Keys that have more than one value."""
     values = part[list(keys)].nunique(dropna=False)
     return [key for key in keys if values[key] > 1]
 
 
 def _by_kind(prepared: Prepared) -> tuple[list[pd.DataFrame], pd.DataFrame]:
-    """The runs that make rows, by kind, and the costs and speeds that join them."""
+    """Runs that make rows, by kind, and the costs and speeds that join them."""
     table = prepared.table
     score, cost, speed = (table[table["kind"] == kind] for kind in ("score", "cost", "speed"))
     alone = cost[~cost["network"].isin(score["network"])]
@@ -133,7 +133,7 @@ def _split(part: pd.DataFrame, keys: Sequence[str]) -> Iterator[pd.DataFrame]:
 
 
 def _telling(runs: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """Names first, those keys that tell runs apart which the ones before do not."""
+    """Keys, names first, that tell runs apart which the keys before do not."""
     telling: list[str] = []
     for key in sorted(keys, key=lambda key: not key.endswith(".name")):
         groups = runs.groupby(telling, dropna=False) if telling else [((), runs)]
@@ -143,7 +143,7 @@ def _telling(runs: pd.DataFrame, keys: Sequence[str]) -> list[str]:
 
 
 def _length(table: pd.DataFrame) -> pd.Series:
-    """How long a run trains: `12 epochs` or `11200 images`; missing where it does not train."""
+    """Length of a training: `12 epochs` or `11200 images`; missing for other runs."""
     keys = ["schedule.epochs", "schedule.steps", "schedule.batch_size"]
     texts = table.reindex(columns=keys)
     epochs, steps, batch = (pd.to_numeric(texts[key], errors="coerce") for key in keys)
