@@ -1,12 +1,12 @@
-"""How fast is PVT: fused attention beside plain, and our classifier beside transformers'.
+"""Compare the speed of PVT with fused and plain attention, and with transformers' PVT.
 
     python benchmarks/pvt_attention.py --threads 2 --repeats 5
     python benchmarks/pvt_attention.py --device cuda --dtype bfloat16
 
-All contenders run in one process in turns, so that a busy machine slows them alike; times are
-medians. The share is achieved FLOP/s (2 a multiply-add, by torch's counter) over the best matrix
-product of the same run, device and dtype; it is measured first, so on a machine that others use
-it can come out too low and the shares too high.
+All contenders take turns in one process, so that a busy machine slows them alike; times are
+medians. The share is the achieved FLOP/s (2 per multiply-add, by torch's counter) divided by that
+of the fastest matrix product in the same run, on the same device and dtype. The latter is measured
+first, so on a shared machine it can come out too low and the shares too high.
 """
 
 import argparse

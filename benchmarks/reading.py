@@ -1,12 +1,12 @@
-"""How fast are images read for training: our ImageNet pipeline beside timm's own loader.
+"""Compare how fast our ImageNet pipeline and timm's loader read images for training.
 
     python benchmarks/reading.py --images 512 --pairs 16
 
-Both read the same JPEGs of 500 x 375 pixels, cut at random out of two photographs that
-scikit-learn ships, and do the same to them: a random resized crop, RandAugment and random
-erasing. Each has one process for reading. They run in turns, first the one and then the other, so
-that a busy machine slows them alike; a turn counts from the first batch to the last. Shown are the
-medians over all turns, and the median and quartiles of the ratio of the two turns of a pair.
+Both read the same JPEGs of 500 x 375 pixels, cropped at random from two photographs that
+scikit-learn ships, and apply the same augmentation: a random resized crop, RandAugment and random
+erasing. Each has one reading process. They take turns, so that a busy machine slows both alike; a
+turn is timed from the first batch to the last. The table shows medians over all turns, and the
+median and quartiles of the ratio between the two turns of a pair.
 """
 
 import argparse

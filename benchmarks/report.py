@@ -1,12 +1,12 @@
-"""How long a report takes, and how much memory, over an MLflow store of many runs.
+"""Measure the time and memory that a report takes over an MLflow store of many runs.
 
     python benchmarks/report.py --runs 100 1000 10000 --folder /tmp/stores
 
-Each store is a real sqlite file, made through MLflow's client: trainings of ten models at learning
-rates of their own, five seeds each, with all their settings as parameters and 50 metrics, of which
-the loss has a history. Making 10,000 runs takes ten to twenty minutes; a store that is there
-already is taken as it is. Then the command is run as a user types it: a table as Markdown, CSV
-and LaTeX, the page, and the pictures.
+Each store is a real sqlite file, made through MLflow's client: trainings of ten models with
+different learning rates, five seeds each, with all their settings as parameters and 50 metrics, of
+which the loss has a history. Making 10,000 runs takes ten to twenty minutes; an existing store is
+reused. Then the command is run as a user types it: a table as Markdown, CSV and LaTeX, the page,
+and the plots.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 
-from pvt_bench.config.schema import config_dir, register
+from pvt_bench.config.recipes import add_recipe
+from pvt_bench.config.schema import config_dir, register, typed
 from pvt_bench.screen import console, progress_bar, show_rows
 from pvt_bench.tracking.reaching import quiet_and_quick
 
@@ -102,8 +103,8 @@ def settings_of(model: str) -> dict[str, Any]:
 
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("config", [f"model={model}", "task=coco_retinanet"])
-    return params(config)
+        config = compose("config", add_recipe([f"model={model}", "task=coco_retinanet"]))
+    return params(typed(config))
 
 
 def metrics_of(number: int) -> list[Any]:

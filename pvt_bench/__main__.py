@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
 
 from pvt_bench.commands import DONE, FAILED, INTERRUPTED, report, run_command
+from pvt_bench.config.choices import SEARCHPATH, typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
-    add_dataset,
     asks_hydra,
     check_named,
+    complete,
     compose_cells,
+    first_lines,
     sweep_title,
     swept_keys,
-    typed_experiment,
-    why_dataset,
 )
-from pvt_bench.config.schema import LauncherName, Mode, config_dir, register
+from pvt_bench.config.schema import Config, LauncherName, Mode, config_dir, register, select
 from pvt_bench.processes import spin_briefly
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
@@ -39,9 +38,9 @@ def main() -> None:
 def run_typed(words: Sequence[str]) -> int:
     """Do what the command line asks for; the exit code."""
     if asks_hydra(words):
-        answer(add_dataset(words, os.environ))
+        answer(complete(words, os.environ))
         return DONE
-    check_named(words, config_dir())
+    check_named(words)
     return start(compose_cells(words), words)
 
 
@@ -72,8 +71,8 @@ def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
     from pvt_bench import outcome
     from pvt_bench.run import run
 
-    def line(config: DictConfig) -> str:
-        return why_dataset(config.dataset.name, config.dataset.root, typed)
+    def line(config: Config) -> str:
+        return first_lines(config, typed)
 
     alone = len(composed) == 1 and not typed_experiment(typed)
     if alone and config.launcher.name == LauncherName.in_process and config.trainer.devices == 1:
@@ -85,7 +84,7 @@ def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
 def sweep(
     composed: Sequence[Composed],
     typed: Sequence[str],
-    line: Callable[[DictConfig], str],
+    line: Callable[[Config], str],
 ) -> int:
     """Run cells through the launcher; 0 where all are done, or are left to a queue."""
     from pvt_bench import outcome
@@ -105,50 +104,42 @@ def sweep(
     swept = swept_keys([each.overrides for each in composed])
     title = sweep_title(typed, swept)
     ended = launch([each.config for each in composed], swept, title, typed, line, run_here)
-    outcomes = [
-        outcome.Outcome(config, Path(config.results_dir, state.cell.place), result, {})
+    done = [
+        (config, Path(config.results_dir, state.cell.place))
         for config, state in ended
-        if (result := state.status.get("result")) is not None
+        if state.status.get("result") is not None
     ]
-    if outcomes and typed_experiment(typed):
-        tabulate(outcomes, typed)
+    if done and typed_experiment(typed):
+        tabulate(done, typed)
     return max(codes) or (FAILED if failed([state for _, state in ended]) else DONE)
 
 
-def tabulate(outcomes: list[Any], typed: Sequence[str]) -> None:
-    """Write the table of a published table's cells beside the published numbers, and show it."""
+def tabulate(done: Sequence[tuple[Config, Path]], typed: Sequence[str]) -> None:
+    """Show and write a published table with the runs of this command.
+
+    done: their configurations and records.
+    """
     from omegaconf import OmegaConf
 
-    from pvt_bench.report.tables import beside as tables
+    from pvt_bench.report.making import write_published_table
+    from pvt_bench.report.tables.layouts import load_layout
 
-    config = outcomes[0].config
     _, name = typed_experiment(typed) or ("", "")
+    config, _ = done[0]
     if config.report is None:
         return
-    layout: Any = OmegaConf.to_object(config.report)
-    keys = ("model.name", *layout.keys)
-    # Seeds share one record of a cost: it counts once.
-    rows = {}
-    for each in outcomes:
-        what = {key: str(OmegaConf.select(each.config, key)) for key in keys}
-        rows[each.directory, *what.values()] = (what, comparable(each))
+    columns: Any = OmegaConf.to_object(config.report)
+    searched = [word for word in typed if word.lstrip("+").startswith(f"{SEARCHPATH}=")]
+    layout = load_layout(name, columns, searched)
+    keys = ("model.name", *columns.keys)
+    cells = {tuple(str(select(each, key)) for key in keys) for each, _ in done}
     # Where the results lie does not change them.
     words = [word for word in typed if not word.startswith("results_dir=")]
     command = shlex.join(["python", "-m", "pvt_bench", *words])
-    table = tables.compare(name, layout, list(rows.values()), command)
-    tables.show(table)
-    for path in tables.write(table, Path(config.results_dir) / "tables"):
+    records = {record for _, record in done}
+    results = Path(config.results_dir)
+    for path in write_published_table(results, layout, command, cells, records):
         say(f"table: {path}")
-
-
-def comparable(outcome: Any) -> dict[str, float]:
-    """What of a row can stand beside published numbers: scores on the task's own data only."""
-    config = outcome.config
-    own = config.dataset.name == config.task.name.partition("_")[0]
-    scored = not own and config.mode in ("train", "test")
-    return {
-        name: value for name, value in outcome.row.items() if not scored or name.startswith("cost/")
-    }
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ The identity of a run, the report's tables and the rows of published tables all 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
-
-from pvt_bench.config.schema import Mode, plain
+from pvt_bench.config.schema import Config, Mode, plain
 
 # Raise it where two runs of today would be told apart, or taken together, in another way.
 VERSION = 2
@@ -81,6 +80,7 @@ DIGESTED = ("weights", "model.weights")
 ABSENT: dict[str, Any] = {"dataset.exif": "apply", "dataset.bits": None}
 
 
+@lru_cache(1 << 12)
 def role(key: str) -> Role:
     """The role of a dotted key: that of the longest line of ROLES which it lies below.
 
@@ -99,7 +99,7 @@ def counts(key: str, mode: Mode | None = None) -> bool:
     return key not in DIGESTED and (mode in modes if mode else bool(modes))
 
 
-def read_keys(config: DictConfig) -> dict[str, Any]:
+def read_keys(config: Config) -> dict[str, Any]:
     """The part of the configuration that the run's mode reads, plain and resolved."""
     everything, mode = plain(config), Mode(config.mode)
     kept = {key: everything[key] for key in ROLES if key in everything and mode in role(key).modes}

@@ -6,23 +6,23 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.config.schema import Mode, config_dir, plain
+from pvt_bench.config.schema import Config, Mode, config_dir, plain
 
 
-def experiment(config: DictConfig) -> str:
+def experiment(config: Config) -> str:
     """The MLflow experiment: the task; costs and speeds have their own beside it."""
     part = f"/{config.mode}" if config.mode in (Mode.cost, Mode.speed) else ""
     return f"{config.task.name}{part}"
 
 
-def run_name(config: DictConfig) -> str:
+def run_name(config: Config) -> str:
     """The name of a run for people: `pvt_small sr_ratios=[4,2,1,1] seed0`."""
     words = [config.model.name, *_changes(config)]
     words += {Mode.train: [f"seed{config.seed}"], Mode.test: ["test"]}.get(config.mode, [])
     return " ".join(words)
 
 
-def label(config: DictConfig) -> str:
+def label(config: Config) -> str:
     """The record's folder for people: `<task>/<dataset>/<name>`."""
     where = config.mode if config.mode in (Mode.cost, Mode.speed) else config.dataset.name
     # Neither = nor commas: Hydra reads them when the path of a record is typed.
@@ -30,13 +30,13 @@ def label(config: DictConfig) -> str:
     return f"{config.task.name}/{where}/{name}"
 
 
-def _changes(config: DictConfig) -> list[str]:
+def _changes(config: Config) -> list[str]:
     """The options of the model that are not those of its YAML, as `key=value`."""
     own = _model_file(config.model.name)
     return [
         f"{key}={value}".replace(" ", "")
         for key, value in plain(config.model).items()
-        if key not in ("name", "weights") and value != own.get(key)
+        if key not in ("_target_", "name", "weights") and value != own.get(key)
     ]
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from pvt_bench.config.schema import Mode
+from pvt_bench.config.schema import Config, Mode
 from pvt_bench.escaping import markdown
 from pvt_bench.names import run_name
 from pvt_bench.screen import say, show_row, show_rows
@@ -23,7 +21,7 @@ class Outcome:
         classes and the size of the test images, at which a run's own network was counted.
     """
 
-    config: DictConfig
+    config: Config
     directory: Path
     row: dict[str, float]
     conditions: dict[str, Any]
@@ -87,7 +85,7 @@ def show(outcome: Outcome, as_line: bool = False) -> None:
     show_row(f"{config.task.name}", {**shown, "seconds": row["seconds"]}, "\n".join(notes))
 
 
-def _headline(config: DictConfig, row: dict[str, float]) -> dict[str, float]:
+def _headline(config: Config, row: dict[str, float]) -> dict[str, float]:
     if config.mode == Mode.speed:
         return {name.removeprefix("speed/"): value for name, value in row.items()}
     figures = {"params": row["cost/params_m"], "GFLOPs": row["cost/gflops"]}

@@ -17,13 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from pvt_bench.commands import DONE, FAILED, run_command
 from pvt_bench.config.command_line import check_named, compose_data, why_dataset
 from pvt_bench.config.keys import check_targets
-from pvt_bench.config.schema import Mode, config_dir
-from pvt_bench.config.targets import build, find_target
+from pvt_bench.config.schema import Config, Mode, plain
+from pvt_bench.config.targets import build
 from pvt_bench.errors import InputError
 from pvt_bench.files import replace
 from pvt_bench.processes import spread
@@ -49,7 +47,7 @@ def check_typed(words: Sequence[str]) -> int:
     return check_dataset(config)
 
 
-def compose_words(words: Sequence[str]) -> DictConfig:
+def compose_words(words: Sequence[str]) -> Config:
     """The configuration of a run with these words, but for its model."""
     options = [word for word in words if word.startswith("-")]
     if options:
@@ -57,40 +55,36 @@ def compose_words(words: Sequence[str]) -> DictConfig:
             f"There is no option {options[0]}. Type for example task=coco_retinanet dataset=coco "
             "dataset.root=PATH."
         )
-    check_named([*words, "model="], config_dir())
+    check_named(words, ["task"])
     return compose_data(words)
 
 
-def check_dataset(config: DictConfig) -> int:
+def check_dataset(config: Config) -> int:
     """Survey the splits that the task reads, read their images, and report; the exit code."""
     check_targets(config)
-    # Torch comes with the readers' modules: imported once the configuration is known to be right.
-    from pvt_bench.datasets.faults.checks import find_tree, forgive, survey
-
     report_file = Path(config.results_dir) / "preflight" / config.dataset.name / "preflight.json"
     _prepare(report_file)
     began = time.monotonic()
-    root, dataset_class = _open_root(config)
-    view, options = config.task.view, dict(config.task.get("view_options") or {})
-    tree = find_tree(dataset_class, config.dataset.name, root, view)
-    _refuse_other_tree(config, tree)
-    say(f"looking at {tree.absolute()}")
+    reader = build("dataset", config.dataset).reader(config.task.view)
+    # Torch comes with the readers' modules: imported once the configuration is known to be right.
+    from pvt_bench.datasets.faults.kinds import forgive
+
+    say(f"looking at {reader.root.absolute()}")
     splits = ("val",) if config.mode == Mode.test else ("train", "val")
-    options["upright"] = config.dataset.get("exif", "apply") == "apply"
-    options["bits"] = config.dataset.get("bits")
-    surveys = survey(tree, view, splits, options)
+    options = plain(config.task).get("view_options") or {}
+    surveys = reader.survey(config.task.view, splits, **options)
     faults = _compare_classes(config, surveys)
     content = {}
     for split, found in surveys.items():
         seen, content[split] = read_images(found, f"reading {split}")
-        faults += forgive(seen, split, config.dataset.get("on_damaged", "error"))
+        faults += forgive(seen, split, reader.on_damaged)
     kinds = by_kind(faults)
     show(kinds)
     images = sum(len(found.jobs) for found in surveys.values())
     facts = {
         "task": config.task.name,
         "dataset": config.dataset.name,
-        "root": str(tree.absolute()),
+        "root": str(reader.root.absolute()),
         "splits": list(splits),
         "images": images,
         "content": content,
@@ -165,33 +159,11 @@ def write(path: Path, facts: dict[str, Any], kinds: dict["Kind", list["Fault"]])
     return errors
 
 
-def _open_root(config: DictConfig) -> tuple[Path, Any]:
-    """The dataset's folder, with the built-in data in it, and the dataset's class."""
-    from pvt_bench.datasets.digits.reader import Digits, write_digits
-    from pvt_bench.datasets.trees import find_root
-
-    dataset_class = find_target("dataset", config.dataset._target_)
-    root = find_root(config.dataset.name, config.dataset.root)
-    if issubclass(dataset_class, Digits):
-        write_digits(root)
-    return root, dataset_class
-
-
-def _refuse_other_tree(config: DictConfig, tree: Path) -> None:
-    """Let the reader say what it expects where a folder has nothing of it."""
-    from pvt_bench.datasets.faults.checks import LAYOUTS
-
-    layout = LAYOUTS[config.task.view][0]
-    if not any((tree / folder).is_dir() for folder in layout.FOLDERS):
-        dataset = build("dataset", config.dataset)
-        getattr(dataset, config.task.view)("val")
-
-
-def _compare_classes(config: DictConfig, surveys: dict[str, "Survey"]) -> list["Fault"]:
+def _compare_classes(config: Config, surveys: dict[str, "Survey"]) -> list["Fault"]:
     """A note where a dataset has not the classes of the task's published protocol."""
     from pvt_bench.datasets.faults.kinds import OTHER_CLASSES, Fault
 
-    expected = OmegaConf.select(config, "task.protocol.num_classes")
+    expected = config.task.protocol.num_classes
     if config.dataset.name == "digits":  # has its own by design
         return []
     counts = {split: len(found.classes) for split, found in surveys.items() if found.classes}

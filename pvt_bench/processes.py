@@ -80,16 +80,6 @@ def average(values: "Tensor") -> "Tensor":
     return total / count()
 
 
-def divisor(number: "Tensor") -> "Tensor":
-    """Divisor for a loss summed over `number` () items of this process.
-
-    The mean number of items of a process, but at least one item in all. Gradients are averaged
-    over the processes: so they are those of the sum over the items of the whole batch, divided by
-    their number, however the items are spread.
-    """
-    return average(number).clamp(min=1 / count())
-
-
 @contextmanager
 def joined() -> Iterator[None]:
     """Be one of the processes that the environment names, as `torchrun` does: WORLD_SIZE, RANK,

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from pvt_bench.backbones import default_options
 from pvt_bench.builders import device
@@ -56,7 +56,7 @@ class Wanted:
         return identity(self.keys, self.content, self.defaults)
 
 
-def open_record(config: DictConfig, data: Mapping[str, Any]) -> Record:
+def open_record(config: Config, data: Mapping[str, Any]) -> Record:
     """Open the record of a configuration and of the views that it reads; see `Record.open`.
 
     Raises:
@@ -73,25 +73,25 @@ def open_record(config: DictConfig, data: Mapping[str, Any]) -> Record:
     return record
 
 
-def find_record(config: DictConfig, data: Mapping[str, Any]) -> Path:
+def find_record(config: Config, data: Mapping[str, Any]) -> Path:
     """The directory of the record that `open_record` would open, or make."""
     wanted = describe(config, data)
     old = find_old(wanted, config, data)
     return old or find_directory(config.results_dir, wanted.label, wanted.identity)
 
 
-def describe(config: DictConfig, data: Mapping[str, Any]) -> Wanted:
+def describe(config: Config, data: Mapping[str, Any]) -> Wanted:
     """What a configuration and the views that it reads mean."""
     keys, content = read_keys(config), digests(config, data)
     return Wanted(config.results_dir, label(config), keys, content, code_defaults(config))
 
 
-def params(config: DictConfig) -> dict[str, Any]:
+def params(config: Config) -> dict[str, Any]:
     """The settings of a run, by dotted key, for MLflow."""
     return dict(flatten(read_keys(config)))
 
 
-def datasets(config: DictConfig, data: Mapping[str, Any]) -> list[dict[str, str]]:
+def datasets(config: Config, data: Mapping[str, Any]) -> list[dict[str, str]]:
     """The data of a run, for MLflow's inputs."""
     return [
         {
@@ -104,7 +104,7 @@ def datasets(config: DictConfig, data: Mapping[str, Any]) -> list[dict[str, str]
     ]
 
 
-def digests(config: DictConfig, data: Mapping[str, Any]) -> Digests:
+def digests(config: Config, data: Mapping[str, Any]) -> Digests:
     """Digests of what the configuration names by path, and of the device where it counts."""
     found = {f"dataset.{split}": view.fingerprint for split, view in data.items()}
     kept = read_keys(config)
@@ -117,19 +117,25 @@ def digests(config: DictConfig, data: Mapping[str, Any]) -> Digests:
     return found
 
 
-def code_defaults(config: DictConfig) -> dict[str, Any]:
+def code_defaults(config: Config) -> dict[str, Any]:
     """The defaults of settings by dotted key: of dataclasses, and of what is built from them."""
     found = dict(_schema_defaults())
-    for prefix in ("dataset", "task.network", "task.module"):
-        target = find_target(prefix, OmegaConf.select(config, prefix).get("_target_"))
+    task, model = config.task, plain(config.model)
+    nodes = {"dataset": config.dataset, "task.network": task.network, "task.module": task.module}
+    if "_target_" in model:
+        nodes["model"] = model
+    else:
+        options = default_options(model["name"], model.get("base"))
+        found |= {f"model.{name}": value for name, value in options.items()}
+    for prefix, node in nodes.items():
+        target = find_target(prefix, node.get("_target_"))
         for name, parameter in inspect.signature(target).parameters.items():
             if parameter.default is not parameter.empty:
                 found[f"{prefix}.{name}"] = parameter.default
-    options = default_options(config.model.name, config.model.get("base"))
-    return found | {f"model.{name}": value for name, value in options.items()}
+    return found
 
 
-def find_old(wanted: Wanted, config: DictConfig, data: Mapping[str, Any]) -> Path | None:
+def find_old(wanted: Wanted, config: Config, data: Mapping[str, Any]) -> Path | None:
     """The record of an older version that is this run's; None where it has its own, or none.
 
     Where the fingerprints in it cover names and sizes of the images alone it is taken over, and

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
 from pvt_bench import names, outcome, processes, records
@@ -22,15 +21,14 @@ from pvt_bench.builders import (
     build_module,
     build_network,
     build_skeleton,
-    check,
     check_device,
     count_workers,
     device,
     open_data,
 )
-from pvt_bench.config.schema import Mode
+from pvt_bench.config.checks import check
+from pvt_bench.config.schema import Config, Mode
 from pvt_bench.errors import InputError, Interrupted
-from pvt_bench.fitting import Training
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.outcome import Outcome
@@ -43,6 +41,7 @@ from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
+from pvt_bench.training.fitting import Training
 from pvt_bench.training.optim import count_steps
 
 Row = dict[str, float]
@@ -52,17 +51,14 @@ Row = dict[str, float]
 class Work:
     """What a mode works with.
 
-    skeleton: the network of the published protocol on the meta device; data: views by split;
-    steps, epoch_steps: of the whole training, and of one epoch.
+    skeleton: the network of the published protocol on the meta device; data: views by split.
     """
 
-    config: DictConfig
+    config: Config
     record: Record
     mirror: Mirror
     skeleton: nn.Module
     data: dict[str, Any]
-    steps: int
-    epoch_steps: int
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,7 +75,7 @@ class Placing:
     tags: dict[str, Any] = field(default_factory=dict)
 
 
-def run(config: DictConfig, dataset_line: str = "", placing: Placing = Placing()) -> Outcome:
+def run(config: Config, dataset_line: str = "", placing: Placing = Placing()) -> Outcome:
     """Do what `config.mode` says, or give the result if it was done before.
 
     Every process of the run calls it; the first one keeps the record.
@@ -93,37 +89,30 @@ def run(config: DictConfig, dataset_line: str = "", placing: Placing = Placing()
         return _run(config, dataset_line, placing)
 
 
-def _run(config: DictConfig, dataset_line: str, placing: Placing) -> Outcome:
+def _run(config: Config, dataset_line: str, placing: Placing) -> Outcome:
     uri = choose_uri(config.tracking.uri, config.results_dir)
     check(config)
     check_device(config)
     skeleton = build_skeleton(config)
-    data, length = {}, (0, 0)
+    data: dict[str, Any] = {}
     if config.mode in (Mode.train, Mode.test):
         say(dataset_line)
         data = open_data(config)
     if config.mode == Mode.train:
-        length = count_steps(config.schedule, len(data["train"]))
+        count_steps(config.schedule, len(data["train"]))  # refuses what gives no training
     with opened(config, data) as record:
         mirror = open_mirror(config, data, record, uri, placing)
         if record.status["state"] == "finished":
-            say(f"finished before (rerun=true starts over): {record.directory}")
-            made_by, here = record.status["commit"], source_version()
-            if made_by != here:
-                say(f"its code was commit {made_by}, the code here is {here}")
-            delete_checkpoints(record.directory / FOLDER)
-            if not record.status.get("mirrored"):
-                mirror.start()
-                mirror.publish()
+            tell_finished(record, mirror)
         else:
             with ending(record, mirror):
-                WORK[config.mode](Work(config, record, mirror, skeleton, data, *length))
+                WORK[config.mode](Work(config, record, mirror, skeleton, data))
         status = record.status
     return Outcome(config, record.directory, status["result"], status.get("measured", {}))
 
 
 @contextmanager
-def opened(config: DictConfig, data: dict[str, Any]) -> Iterator[Record]:
+def opened(config: Config, data: dict[str, Any]) -> Iterator[Record]:
     """The record of the run: the first process locks it, the others follow."""
     own: list[Record] = []
 
@@ -136,33 +125,39 @@ def opened(config: DictConfig, data: dict[str, Any]) -> Iterator[Record]:
         yield record
 
 
+def tell_finished(record: Record, mirror: Mirror) -> None:
+    """Say that the run was done before, and do what may have been left undone after its end."""
+    say(f"finished before (rerun=true starts over): {record.directory}")
+    made_by, here = record.status["commit"], source_version()
+    if made_by != here:
+        say(f"its code was commit {made_by}, the code here is {here}")
+    delete_checkpoints(record.directory / FOLDER)
+    if not record.status.get("mirrored"):
+        mirror.start()
+        mirror.publish()
+
+
 def train(work: Work) -> None:
     """Train from the last checkpoint or from the start, then score."""
     from pvt_bench.backbones.weights import save_weights
 
-    training = Training(work.config, work.record, work.mirror, work.data, work.steps)
+    training = Training(work.config, work.record, work.mirror, work.data)
     torch.manual_seed(work.config.seed)
     network = build_and_report(work, work.data["train"].num_classes)
-    module = training.fit(network, work.epoch_steps)
+    module = training.fit(network)
     weights = work.record.directory / "weights.safetensors"
     if processes.rank() == 0:
         work.record.check_lease()
         save_weights(module.network, weights)
-    with kept_whatever_the_score(weights):
-        row = measure_costs(work) | score(work, module)
-    if processes.rank() == 0:
-        finish(work, row | {"seconds": training.seconds}, work.steps)
-
-
-@contextmanager
-def kept_whatever_the_score(weights: Path) -> Iterator[None]:
-    """Say that nothing of the training is lost where its score fails."""
     try:
-        yield
-    except Exception as error:
-        if not isinstance(error, Interrupted):
-            warn(f"the training is done: {weights}. The same command goes on with its score alone")
+        row = measure_costs(work) | score(work, module)
+    except Interrupted:
         raise
+    except Exception:
+        warn(f"the training is done: {weights}. The same command goes on with its score alone")
+        raise
+    if processes.rank() == 0:
+        finish(work, row | {"seconds": training.seconds}, training.steps)
 
 
 def test(work: Work) -> None:
@@ -209,17 +204,8 @@ def speed(work: Work) -> None:
     options = work.config.speed
     network = build_network(work.config, work.config.task.protocol.num_classes)
     with progress_bar("timing", 2 * (options.warmup + options.repeats)) as bar:
-        measured = measure_speed(
-            network,
-            tuple(options.size or work.size),
-            device(work.config),
-            getattr(torch, options.dtype),
-            options.batch_size,
-            options.warmup,
-            options.repeats,
-            options.seconds,
-            advance=bar.advance,
-        )
+        size = options.size or work.size
+        measured = measure_speed(network, size, device(work.config), options, bar.advance)
     work.record.update(measured=asdict(measured))
     finish(work, measured.metrics())
 
@@ -272,7 +258,7 @@ def finish(work: Work, row: Row, step: int = 0) -> None:
 
 
 def open_mirror(
-    config: DictConfig, data: dict[str, Any], record: Record, uri: str, placing: Placing
+    config: Config, data: dict[str, Any], record: Record, uri: str, placing: Placing
 ) -> Mirror:
     """The run in MLflow that mirrors a record; only the first process has one."""
     tags = {

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,31 @@ FLOORS = (
     ("__main__", "export", "preflight", "status", "sync"),
     ("launching", "report"),
     ("run",),
-    ("records", "fitting", "outcome"),
+    ("records", "training", "outcome"),
     ("builders", "names"),
     ("tasks",),
     ("networks",),
-    ("backbones", "datasets", "measure", "training", "tracking"),
+    ("backbones", "datasets", "measure", "tracking"),
     ("identity",),
     ("commands",),
     ("config",),
     ("screen",),
     ("processes",),
-    ("errors", "escaping", "files"),
+    ("colours", "errors", "escaping", "files"),
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# The report's rooms, from top to bottom.
+REPORT = (
+    ("__main__",),
+    ("making",),
+    ("formats",),
+    ("pictures",),
+    ("tables",),
+    ("sources", "options"),
+)
+REPORT_LEVEL = {room: level for level, floor in enumerate(REPORT) for room in floor}
 
 # The rooms that a group of conf/ may name in `_target_`.
 TARGET_ROOMS = {"task": ("tasks", "networks"), "dataset": ("datasets",)}
@@ -64,6 +76,53 @@ def test_imports_go_downward(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    sorted((PACKAGE / "report").rglob("*.py")),
+    ids=lambda path: str(path.relative_to(PACKAGE / "report")),
+)
+def test_the_rooms_of_the_report_import_downward(path: Path) -> None:
+    own = path.relative_to(PACKAGE / "report").parts[0].removesuffix(".py")
+    for name in imports(path):
+        if name.startswith("pvt_bench.report.") and (room := name.split(".")[2]) != own:
+            assert REPORT_LEVEL[room] > REPORT_LEVEL[own], f"{own} must not import {name}"
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Depth first over what each module imports as it is loaded."""
+    names = {module_name(path): path for path in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"a circle: {' -> '.join([*way[way.index(name) :], name])}"
+        if name not in done:
+            for other in sorted(loaded_with(names[name], names.keys())):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in names:
+        visit(name, ())
+    assert len(done) == len(MODULES) > 100
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def loaded_with(path: Path, modules: Collection[str]) -> set[str]:
+    """The modules of ours that a module imports at its top level."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in modules else str(node.module))
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & {*modules}
+
+
+@pytest.mark.parametrize(
     ("rooms", "forbidden"),
     [
         (
@@ -72,6 +131,7 @@ def test_imports_go_downward(path: Path) -> None:
                 "tracking",
                 "screen",
                 "config",
+                "colours",
                 "errors",
                 "escaping",
             ),

@@ -17,7 +17,7 @@ from pvt_bench.escaping import csv_cell, from_csv_cell, visible
 from pvt_bench.launching import watching
 from pvt_bench.launching.jobs import Job
 from pvt_bench.launching.sweep import FAILED, Cell, State, Sweep
-from pvt_bench.report.formats.links import link
+from pvt_bench.report.formats.files import link
 from pvt_bench.tasks.charts import draw_confusion
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import Presentation

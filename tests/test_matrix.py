@@ -15,6 +15,7 @@ from torch.optim import SGD
 from torch.utils.data import Subset
 
 from pvt_bench.builders import build_module, build_network, open_data
+from pvt_bench.config.recipes import add_recipe
 from pvt_bench.config.schema import config_dir, register
 from pvt_bench.datasets.loading import eval_loader, train_loader
 
@@ -49,7 +50,7 @@ def pairs() -> Iterator[object]:
 @pytest.mark.parametrize(("task", "model"), pairs())
 def test_a_step_and_an_evaluation(task: str, model: str, digits: Path) -> None:
     words = [f"model={model}", f"task={task}", f"dataset.root={digits}", "results_dir=unused"]
-    config = compose("config", words)
+    config = compose("config", add_recipe(words))
     views = open_data(config)
     torch.manual_seed(0)
     network = build_network(config, views["train"].num_classes)

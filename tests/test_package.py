@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import environment
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,10 @@ def test_the_wheel_holds_the_configuration(installed: Path) -> None:
         assert names
 
 
+def test_the_wheel_says_that_it_is_typed(installed: Path) -> None:
+    assert (installed / "pvt_bench" / "py.typed").is_file()
+
+
 def test_the_wheel_runs_from_an_empty_directory(installed: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import pvt_bench.__main__ as m; print(m.__file__); m.main()",
@@ -63,15 +68,34 @@ def test_ranges_keep_bad_releases_out() -> None:
     assert not pinned
 
 
-@pytest.mark.parametrize("command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]])
-def test_the_code_is_clean(command: list[str]) -> None:
+def hooks() -> dict[str, str]:
+    """The commands of the pre-commit hooks, by name."""
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    return {hook["name"]: hook["entry"] for hook in local["hooks"]}
+
+
+def test_the_hooks_check_style_format_and_types() -> None:
+    assert set(hooks()) == {"ruff check", "ruff format", "mypy"}
+
+
+@pytest.mark.parametrize("entry", hooks().values(), ids=hooks().keys())
+def test_the_code_is_clean(entry: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *entry.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/exactness.md", "docs/datasets.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] + [
+    f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_what_the_pages_name_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     for test in re.findall(r"`(test_\w+\.py)`", text):
@@ -80,3 +104,5 @@ def test_what_the_pages_name_is_there(page: str) -> None:
         assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
         assert (ROOT / page).parent.joinpath(link).exists(), link
+    for path in re.findall(r"`((?:pvt_bench|conf|tests|benchmarks|experiments)/[\w./]+)`", text):
+        assert (ROOT / path).exists(), path

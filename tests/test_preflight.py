@@ -20,12 +20,16 @@ from conftest import environment, wait
 from faulty_trees import ADE20K, IMAGENET, IMAGES, JSON, VAL, VICTIM, save_noise, write_plain_coco
 from imagenet_tree import write_imagenet_tree
 
+from pvt_bench.datasets.ade20k.tree import ADE20KTree
 from pvt_bench.datasets.coco.reader import Coco
+from pvt_bench.datasets.coco.tree import CocoTree
 from pvt_bench.datasets.faults import kinds
-from pvt_bench.datasets.faults.checks import forgive, quick_check, survey
+from pvt_bench.datasets.faults.files import Survey
 from pvt_bench.datasets.faults.images import Job, inspect
-from pvt_bench.datasets.faults.kinds import Fault, Kind
+from pvt_bench.datasets.faults.kinds import Fault, Kind, forgive
+from pvt_bench.datasets.folders import ImageFolder
 from pvt_bench.datasets.imagenet.reader import ImageNet
+from pvt_bench.datasets.imagenet.tree import ImageNetTree
 from pvt_bench.errors import InputError
 from pvt_bench.preflight import main
 
@@ -42,6 +46,11 @@ WRITERS = {
     "detection": write_plain_coco,
     "segmentation": write_ade20k_tree,
     "classification": write_imagenet_tree,
+}
+LAYOUTS: dict[str, type[ImageFolder]] = {
+    "detection": CocoTree,
+    "segmentation": ADE20KTree,
+    "classification": ImageNetTree,
 }
 
 
@@ -60,9 +69,14 @@ def tree(whole: Path, tmp_path: Path) -> Callable[[str], Path]:
     return lambda view: Path(shutil.copytree(whole / view, tmp_path / view))
 
 
+def survey(root: Path, view: str, **options: Any) -> dict[str, Survey]:
+    layout = LAYOUTS[view](view, str(root), None, "error", "apply", None)
+    return layout.survey(view, BOTH, **options)
+
+
 def find(root: Path, view: str, **options: Any) -> list[Fault]:
     """All faults of a tree, as the command finds them but in this process."""
-    surveys = survey(root, view, BOTH, options)
+    surveys = survey(root, view, **options)
     seen = [fault for found in surveys.values() for fault in found.faults]
     return seen + [
         fault for found in surveys.values() for job in found.jobs for fault in inspect(job)
@@ -75,7 +89,7 @@ def names(faults: list[Fault]) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("view", WRITERS)
 def test_a_whole_tree_has_no_fault(view: str, whole: Path) -> None:
-    surveys = survey(whole / view, view, BOTH, {})
+    surveys = survey(whole / view, view)
     assert find(whole / view, view) == []
     assert all(found.jobs and found.classes for found in surveys.values())
 
@@ -155,7 +169,7 @@ def test_an_image_that_training_leaves_out_is_a_note(tree: Callable[[str], Path]
         (kinds.FILE_MISSING.name, "note"),
         (kinds.DAMAGED.name, "note"),
     ]
-    quick_check(Coco("coco", str(root), None, None, 0.0), "detection", "train")
+    Coco("coco", str(root), None, None, 0.0).quick_check("detection", "train")
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.98])
@@ -179,6 +193,9 @@ def test_what_is_cut_short_for_the_reader_is_so_here(share: float, tmp_path: Pat
 UNSEEN = {"12 bits in 16", "truncated", "cut in its header", "text", "DDS", "HEIC"}
 
 
+LAYOUT = {"missing", "no folder"}  # for these the reader shows what it expects
+
+
 @pytest.mark.parametrize("name", [*IMAGES, *JSON])
 def test_the_quick_check_refuses_what_it_can_see(
     name: str, tree: Callable[[str], Path], tmp_path: Path
@@ -186,20 +203,23 @@ def test_the_quick_check_refuses_what_it_can_see(
     """Every error but those within images, beyond their headers, and segmentations."""
     root = tree("detection")
     dataset = Coco("coco", str(root), None, None, 0.0, index=str(tmp_path / "index"))
-    quick_check(dataset, "detection", "train")
-    quick_check(dataset, "detection", "val")
+    dataset.quick_check("detection", "train")
+    dataset.quick_check("detection", "val")
     time.sleep(0.01)  # for another time of the file
     expected = (IMAGES | JSON)[name](root)
     errors = {
         fault.kind.name for fault in find(root, "detection") if fault.kind.severity == "error"
     }
     if not errors or name in UNSEEN:
-        quick_check(dataset, "detection", "val")
+        dataset.quick_check("detection", "val")
         return
     split = "train" if name == "other categories" else "val"
     with pytest.raises(InputError) as caught:
-        quick_check(dataset, "detection", split)
+        dataset.quick_check("detection", split)
     kind, where = min(pair for pair in expected if pair[0] in errors)
+    if name in LAYOUT:
+        assert f"no COCO tree at {root}: {where.rstrip('/')}" in str(caught.value)
+        return
     assert kind in str(caught.value) or name == "duplicate image id"
     assert where[:300] in str(caught.value) or name == "duplicate image id"
     assert "python -m pvt_bench.preflight" in str(caught.value)
@@ -216,18 +236,18 @@ def test_the_quick_check_of_the_other_layouts(tree: Callable[[str], Path], digit
     began = time.monotonic()
     for view in WRITERS:
         for split in BOTH:
-            quick_check(dataset, view, split)
+            dataset.reader(view).quick_check(view, split)
     assert time.monotonic() - began < 5  # half a second where nothing else runs
     root = tree("classification")
     options: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "dataset/imagenet.yaml"))
     options = {k: v for k, v in options.items() if k != "_target_"} | {"root": root, "index": None}
-    quick_check(ImageNet(**options), "classification", "val")
+    ImageNet(**options).quick_check("classification", "val")
     IMAGENET["empty"](root)
     with pytest.raises(InputError, match=r"empty file: train/n02084071"):
-        quick_check(ImageNet(**options), "classification", "train")
-    quick_check(ImageNet(**options | {"on_damaged": "skip"}), "classification", "train")
+        ImageNet(**options).quick_check("classification", "train")
+    ImageNet(**options | {"on_damaged": "skip"}).quick_check("classification", "train")
     with pytest.raises(InputError, match=r"no detection view.*dataset=coco"):
-        quick_check(ImageNet(**options), "detection", "train")
+        ImageNet(**options).reader("detection")
 
 
 def test_skipped_images_are_notes_in_training_only() -> None:

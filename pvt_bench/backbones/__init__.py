@@ -1,7 +1,7 @@
-"""Backbones by name: ours first, then timm's, then torchvision's."""
+"""Backbones by name: ours, timm's and torchvision's; and those of a user's own package."""
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from pvt_bench.backbones import lenet, mixed_link, pvt, t2t
 from pvt_bench.backbones.checks import check_drop_path, unknown_option
 from pvt_bench.backbones.freezing import freeze
 from pvt_bench.backbones.weights import LoadReport, load_network, load_weights, save_weights
+from pvt_bench.config.targets import find_target
 from pvt_bench.errors import InputError
 
 __all__ = ["LoadReport", "create", "freeze", "load_network", "load_weights", "save_weights"]
@@ -46,7 +47,8 @@ def create(
         weights: None for random ones, `imagenet`, or the path of a file, see `load_weights`.
         base: the network of timm that the options turn into `name`, where timm has no `name`.
         options: what else defines the network, for example `sr_ratios=[8, 4, 2, 1]`. Stochastic
-            depth is `drop_path` in every network that has it.
+            depth is `drop_path` in every network that has it. `_target_` names a class or function
+            that is called with the others, instead of looking `name` up.
 
     Returns:
         A classifier, images (B, 3, H, W) to logits (B, num_classes); with `features` a pyramid,
@@ -85,8 +87,12 @@ def build(
         )
     if "drop_path" in options:
         check_drop_path(options["drop_path"])
+    if "_target_" in options:
+        network = find_target("model", options.pop("_target_"))
+        return call(network, name, num_classes, features, **options)
     if name in OWN and base is None:
-        return build_own(name, num_classes, features, **options)
+        network, variant = OWN[name]
+        return call(network, name, num_classes, features, **variant | options)
     if name == "googlenet":
         # Here, as timm below, because importing these libraries takes seconds.
         from pvt_bench.backbones.torchvision_models import GOOGLENET_OPTIONS, create_googlenet
@@ -98,10 +104,14 @@ def build(
     return create_timm(name, base, num_classes, features, **options)
 
 
-def build_own(name: str, num_classes: int, features: bool, **options: Any) -> nn.Module:
-    """Build one of our own networks, see `create`."""
-    network, variant = OWN[name]
-    known = set(inspect.signature(network).parameters)
+def call(
+    network: Callable[..., Any], name: str, num_classes: int, features: bool, **options: Any
+) -> nn.Module:
+    """Build a network from its class or a function, see `create`."""
+    parameters = inspect.signature(network).parameters
+    known = set(parameters)
+    if any(each.kind == each.VAR_KEYWORD for each in parameters.values()):
+        known |= {"features", *options}
     if features and "features" not in known:
         raise InputError(
             f"model.name={name} is a classifier and has no pyramid. Choose for example "
@@ -109,7 +119,7 @@ def build_own(name: str, num_classes: int, features: bool, **options: Any) -> nn
         )
     check_options(name, options, known - {"num_classes", "features"})
     form = {"features": features} if "features" in known else {}
-    return network(**{**variant, **options, **form, "num_classes": num_classes})
+    return network(**options, **form, num_classes=num_classes)
 
 
 def check_options(name: str, options: dict[str, Any], known: Collection[str]) -> None:

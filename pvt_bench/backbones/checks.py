@@ -24,6 +24,16 @@ def is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def check_counts(**counts: tuple[object, int]) -> None:
+    """Refuse values that are no whole numbers above zero; each comes with an example."""
+    for name, (value, example) in counts.items():
+        if not is_positive(value):
+            raise InputError(
+                f"model.{name}={value!r} cannot be used: expected a whole number above 0, for "
+                f"example model.{name}={example}."
+            )
+
+
 def four(name: str, values: object, example: str) -> list[int]:
     """Read one positive whole number a stage."""
     if isinstance(values, Sequence) and not isinstance(values, str):
@@ -80,13 +90,7 @@ def check_scalars(
             f"model.attention={attention} is unknown. {nearest(str(attention), ATTENTIONS)} "
             "Type model.attention=fused."
         )
-    counts = {"num_classes": (num_classes, 1000), "in_chans": (in_chans, 3)}
-    for name, (value, example) in counts.items():
-        if not is_positive(value):
-            raise InputError(
-                f"model.{name}={value!r} cannot be used: expected a whole number above 0, for "
-                f"example model.{name}={example}."
-            )
+    check_counts(num_classes=(num_classes, 1000), in_chans=(in_chans, 3))
     if not is_positive(img_size) or img_size < stride:
         raise InputError(
             f"model.img_size={img_size!r} cannot be used: expected a whole number of pixels, at "

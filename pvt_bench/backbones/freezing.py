@@ -1,14 +1,12 @@
-"""A backbone in stages: which of them are fixed, and the size of the map that each gives."""
+"""A backbone in stages, and which of them stay as they are."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pvt_bench.backbones.checks import meta_twin
 from pvt_bench.errors import InputError
 
 # A position embedding or a class token belongs to a stage as much as a module does.
@@ -33,18 +31,6 @@ class Freezable(nn.Module):
         for module in self.kept_in_eval:
             module.eval()
         return self
-
-    def grid(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Height and width of each of a pyramid's maps for images of `height` x `width` pixels.
-
-        The pyramid itself is asked, on the meta device: families round in different ways, and
-        the Inceptions lose a border to convolutions without padding.
-        """
-        # Two images, since batch norms in training refuse a single value a channel.
-        images = torch.empty(2, 3, height, width, device="meta")
-        with torch.no_grad():
-            maps = meta_twin(self)(images)
-        return [(each.shape[2], each.shape[3]) for each in maps]
 
 
 def divide(network: nn.Module, ends: Sequence[str]) -> list[list[Part]]:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pvt_bench.backbones.checks import is_positive
-from pvt_bench.errors import InputError
+from pvt_bench.backbones.checks import check_counts
 
 VARIANTS: dict[str, dict[str, Any]] = {"lenet5": {}}
 
@@ -87,11 +86,7 @@ class LeNet5(nn.Module):
 
     def __init__(self, *, num_classes: int = 10) -> None:
         super().__init__()
-        if not is_positive(num_classes):
-            raise InputError(
-                f"model.num_classes={num_classes!r} cannot be used: expected a whole number above "
-                "0, for example model.num_classes=10."
-            )
+        check_counts(num_classes=(num_classes, 10))
         self.c1 = nn.Conv2d(1, 6, 5)
         self.s2 = Subsampling(6)
         self.c3 = TableConvolution()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pvt_bench.backbones.checks import four, is_positive
+from pvt_bench.backbones.checks import check_counts, four
 from pvt_bench.backbones.freezing import Freezable
 from pvt_bench.errors import InputError
 
@@ -107,12 +107,7 @@ class MixedLinkNetwork(Freezable):
     ) -> None:
         super().__init__()
         depths = four("depths", depths, "[6,12,20,12]")
-        for name, value, example in (("growth", growth, 32), ("num_classes", num_classes, 1000)):
-            if not is_positive(value):
-                raise InputError(
-                    f"model.{name}={value!r} cannot be used: expected a whole number above 0, for "
-                    f"example model.{name}={example}."
-                )
+        check_counts(growth=(growth, 32), num_classes=(num_classes, 1000))
         self.features = features
         self.strides = [4, 8, 16, 32]
         self.channels: list[int] = []

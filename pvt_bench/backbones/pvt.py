@@ -42,7 +42,7 @@ def to_tokens(maps: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2)
 
 
-def to_maps(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+def to_maps(tokens: Tensor, size: Sequence[int]) -> Tensor:
     """View tokens (B, H * W, C) as maps (B, C, H, W), channels_last, with size (H, W)."""
     return tokens.transpose(1, 2).unflatten(2, size)
 

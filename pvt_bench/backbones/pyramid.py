@@ -43,7 +43,6 @@ class PlainPyramid(Freezable):
         body.prune_intermediate_layers([depth - 1], prune_norm=True)
         self.body = body
         self.name, self.mean, self.std = name, mean, std
-        self.features = True
         self.strides = list(STRIDES)
         self.quarters = [depth * (i + 1) // 4 - 1 for i in range(4)]
         self.simple = pyramid == "simple"

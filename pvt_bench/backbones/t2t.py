@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pvt_bench.backbones.checks import check_drop_path, is_positive
+from pvt_bench.backbones.checks import check_counts, check_drop_path
 from pvt_bench.backbones.pvt import DropPath, FeedForward, to_maps, to_tokens
 from pvt_bench.errors import InputError
 
@@ -165,7 +165,19 @@ class TokensToTokenViT(nn.Module):
         num_classes: int = 1000,
     ) -> None:
         super().__init__()
-        check_counts(depth, channels, heads, mlp_ratio, token_channels, num_classes)
+        check_counts(
+            depth=(depth, 14),
+            channels=(channels, 384),
+            heads=(heads, 6),
+            mlp_ratio=(mlp_ratio, 3),
+            token_channels=(token_channels, 64),
+            num_classes=(num_classes, 1000),
+        )
+        if channels % heads:
+            raise InputError(
+                f"model.heads={heads} cannot be used: it does not divide model.channels="
+                f"{channels}. Choose a divisor, for example model.heads=6 for model.channels=384."
+            )
         check_drop_path(drop_path)
         self.tokens_to_token = TokensToToken(token_channels, channels)
         self.cls_token = nn.Parameter(torch.empty(1, 1, channels))
@@ -217,28 +229,3 @@ class TokensToTokenViT(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters that the released code trains without weight decay."""
         return {"cls_token"}
-
-
-def check_counts(
-    depth: int, channels: int, heads: int, mlp_ratio: int, token_channels: int, num_classes: int
-) -> None:
-    """Refuse numbers of layers, channels and classes that define no network."""
-    counts = {
-        "depth": (depth, 14),
-        "channels": (channels, 384),
-        "heads": (heads, 6),
-        "mlp_ratio": (mlp_ratio, 3),
-        "token_channels": (token_channels, 64),
-        "num_classes": (num_classes, 1000),
-    }
-    for name, (value, example) in counts.items():
-        if not is_positive(value):
-            raise InputError(
-                f"model.{name}={value!r} cannot be used: expected a whole number above 0, for "
-                f"example model.{name}={example}."
-            )
-    if channels % heads:
-        raise InputError(
-            f"model.heads={heads} cannot be used: it does not divide model.channels={channels}. "
-            "Choose a divisor, for example model.heads=6 for model.channels=384."
-        )

@@ -70,7 +70,6 @@ class TimmPyramid(Freezable):
         reductions = self.body.feature_info.reduction()
         if not set(STRIDES) <= set(reductions):
             raise InputError(no_pyramid(name, f"its maps have strides {reductions}"))
-        self.features = True
         # The last map of a stride is the one furthest in depth.
         self.levels = [max(i for i, r in enumerate(reductions) if r == s) for s in STRIDES]
         self.strides = list(STRIDES)

@@ -25,7 +25,6 @@ class GoogLeNetPyramid(Freezable):
         self.body = build_googlenet(**options)
         for name in ("aux1", "aux2", "avgpool", "dropout", "fc"):
             delattr(self.body, name)
-        self.features = True
         self.strides = [4, 8, 16, 32]
         self.channels = [192, 480, 832, 1024]
 

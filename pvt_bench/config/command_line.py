@@ -3,20 +3,26 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig
 
-from pvt_bench.config.keys import EXPERIMENTS, check_fields, check_words
+from pvt_bench.config.choices import (
+    chosen,
+    experiment,
+    names_of,
+    own_dataset,
+    read_choice,
+    typed_experiment,
+)
+from pvt_bench.config.keys import check_fields, check_words
 from pvt_bench.config.messages import how_to_type, quote
-from pvt_bench.config.schema import config_dir, data_dir, register
+from pvt_bench.config.recipes import add_recipe, why_recipe
+from pvt_bench.config.schema import Config, Mode, config_dir, register, typed
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.processes import spread
 from pvt_bench.screen import progress_bar
@@ -34,7 +40,7 @@ QUESTIONS = (
 class Composed(NamedTuple):
     """One run of a command line, and the overrides that make it."""
 
-    config: DictConfig
+    config: Config
     overrides: list[str]
 
 
@@ -54,12 +60,25 @@ def compose_cells(arguments: Sequence[str]) -> list[Composed]:
         cells = _combine(words)
         if len(cells) > 1 and len(words) == len(arguments) and not typed_experiment(words):
             raise InputError(_one_or_several(words, cells))
-        complete = [add_dataset(cell, os.environ) for cell in cells]
-        configs = _compose_many(complete) if len(cells) > MANY else map(_compose, complete)
+        configs = _compose_all([complete(cell, os.environ) for cell in cells])
         return [Composed(*each) for each in zip(configs, cells, strict=True)]
 
 
-def compose_data(arguments: Sequence[str]) -> DictConfig:
+def split_cells(words: Sequence[str]) -> list[list[str]]:
+    """Words of each cell of a sweep, without composing any."""
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return _combine(words)
+
+
+def compose_each(cells: Sequence[Sequence[str]]) -> list[Config]:
+    """Configurations of cells by their words, with the recipes that their runs would take."""
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return list(_compose_all([add_recipe(cell) for cell in cells]))
+
+
+def compose_data(arguments: Sequence[str]) -> Config:
     """The configuration of the one task and dataset that a command line means, whatever else is
     swept.
 
@@ -69,7 +88,7 @@ def compose_data(arguments: Sequence[str]) -> DictConfig:
     check_words(arguments)
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cells = [add_dataset(cell, os.environ) for cell in _combine(arguments)]
+        cells = [complete(cell, os.environ) for cell in _combine(arguments)]
         for group in ("task", "dataset"):
             named = {word: None for cell in cells for word in cell if word.startswith(f"{group}=")}
             if len(named) > 1:
@@ -77,30 +96,24 @@ def compose_data(arguments: Sequence[str]) -> DictConfig:
         return _compose(cells[0])
 
 
-def add_dataset(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Where PVT_BENCH_DATA is set and no dataset is typed, add the task's own to one run's words.
-
-    The first word of a task's name is its dataset: coco_retinanet, imagenet_classification.
-    """
-    if not environment.get("PVT_BENCH_DATA") or _names_dataset(arguments):
-        return list(arguments)
-    tasks = [word.removeprefix("task=") for word in arguments if word.startswith("task=")]
-    tasks = tasks or experiment_tasks(arguments)
-    own = dict.fromkeys(task.partition("_")[0] for task in tasks[-1:] if "," not in task)
-    return [*arguments, *(f"dataset={name}" for name in own)]
+def complete(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The words of one run with what follows from them: the dataset and the recipe of its task."""
+    return add_recipe(add_dataset(words, environment))
 
 
-def typed_experiment(arguments: Sequence[str]) -> tuple[str, str] | None:
-    """The group and the name of the experiment that the command names: ("table", "imagenet")."""
-    typed = [word.partition("=") for word in arguments]
-    named = [(group, name) for group, _, name in typed if group in EXPERIMENTS and name]
-    return named[-1] if named else None
+def add_dataset(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The words of one run with its task's dataset, where PVT_BENCH_DATA is set and none chosen."""
+    return on_own_data(words) if environment.get("PVT_BENCH_DATA") else list(words)
 
 
-def experiment_tasks(arguments: Sequence[str]) -> list[str]:
-    """The tasks that the named experiment sets, by its file."""
-    defaults = _experiment(arguments).get("defaults", [])
-    return [task for each in defaults if (task := each.get("override /task"))]
+def on_own_data(words: Sequence[str]) -> list[str]:
+    """The words of one run with the dataset that its task was published for, if none is chosen."""
+    choices = chosen(words)
+    task = choices.get("task", ",")
+    if "dataset" in choices or "," in task:
+        return list(words)
+    own = own_dataset(task, read_choice("task", task, words).get("dataset"))
+    return [f"dataset={own}", *words]
 
 
 def swept_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
@@ -116,13 +129,13 @@ def sweep_title(arguments: Sequence[str], swept: Sequence[str]) -> str:
     return name or "-".join(key.rpartition(".")[2] for key in swept) or "run"
 
 
-def check_named(arguments: Sequence[str], conf: Path) -> None:
-    """Refuse a command that does not name its model or its task; `conf` holds the choices."""
-    if typed_experiment(arguments):
+def check_named(words: Sequence[str], groups: Sequence[str] = ("model", "task")) -> None:
+    """Refuse a command that does not name its model or its task."""
+    if typed_experiment(words):
         return
-    for group in ("model", "task"):
-        if not any(word.startswith(f"{group}=") for word in arguments):
-            options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    for group in groups:
+        if not any(word.startswith(f"{group}=") for word in words):
+            options = names_of(group, words)
             raise InputError(
                 f"Which {group}? Type {group}={options[0]}, or another of: {', '.join(options)}."
             )
@@ -145,9 +158,15 @@ def asks_hydra(arguments: Sequence[str]) -> bool:
     return False
 
 
+def first_lines(config: Config, typed: Sequence[str]) -> str:
+    """What a run prints first: its dataset, and the recipe that it trains by, with the reasons."""
+    dataset = why_dataset(config.dataset.name, config.dataset.root, typed)
+    return f"{dataset}\n{why_recipe(config, typed)}" if config.mode == Mode.train else dataset
+
+
 def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:
     """The first line of a run: which dataset it uses, why, and how to choose another."""
-    if _names_dataset(typed):
+    if "dataset" in chosen(typed):
         reason, other = "as typed", "coco dataset.root=PATH" if name == "digits" else "digits"
     elif name == "digits":
         reason, other = "built in, the default", "coco dataset.root=PATH"
@@ -157,13 +176,17 @@ def why_dataset(name: str, root: str | None, typed: Sequence[str]) -> str:
     return f"dataset: {name}{place} ({reason}; dataset={other} chooses another)"
 
 
-def _compose(cell: list[str]) -> DictConfig:
+def _compose(cell: list[str]) -> Config:
     config = compose("config", cell)
     check_fields(config)
-    return config
+    return typed(config)
 
 
-def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
+def _compose_all(cells: Sequence[list[str]]) -> Iterator[Config]:
+    return _compose_many(cells) if len(cells) > MANY else map(_compose, cells)
+
+
+def _compose_many(cells: Sequence[list[str]]) -> Iterator[Config]:
     """Compose on all cores: a cell takes Hydra a tenth of a second."""
     yield _compose(cells[0])  # A wrong word is told at once.
     with progress_bar("composing", len(cells), done=1) as bar:
@@ -174,7 +197,7 @@ def _compose_many(cells: Sequence[list[str]]) -> Iterator[DictConfig]:
             bar.advance()
 
 
-def _compose_if_right(cell: list[str]) -> DictConfig | None:
+def _compose_if_right(cell: list[str]) -> Config | None:
     try:
         return _compose(cell)
     except Exception:
@@ -188,7 +211,7 @@ def _enter_configuration() -> None:
 
 def _combine(words: Sequence[str]) -> list[list[str]]:
     """The overrides of each combination of what is swept; of words with one key the last counts."""
-    swept = _experiment(words).get("hydra", {}).get("sweeper", {}).get("params", {})
+    swept = experiment(words).get("hydra", {}).get("sweeper", {}).get("params", {})
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     try:
         typed = parser.parse_overrides([*(f"{k}={value}" for k, value in swept.items()), *words])
@@ -205,18 +228,6 @@ def _choices(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         raise InputError(f"{override.input_line}: type the values of {key}, with commas between.")
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
-
-
-def _experiment(arguments: Sequence[str]) -> dict[str, Any]:
-    """The content of the named experiment's file; empty where there is none."""
-    group, name = typed_experiment(arguments) or ("", "")
-    path = data_dir("experiments") / group / f"{name}.yaml"
-    content: dict[str, Any] = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    return content
-
-
-def _names_dataset(arguments: Sequence[str]) -> bool:
-    return any(word.startswith("dataset=") for word in arguments)
 
 
 def _one_or_several(words: Sequence[str], cells: Sequence[list[str]]) -> str:

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.config.schema import Config
+from pvt_bench.config.choices import EXPERIMENTS
+from pvt_bench.config.schema import Config, Protocol, Task
 from pvt_bench.config.targets import find_target, refuse_other_calls
 from pvt_bench.errors import InputError, nearest
 
@@ -26,23 +27,11 @@ INSTEAD = {
 }
 # What a run is composed of, one choice of each.
 GROUPS = ("model", "task", "dataset", "schedule", "trainer", "launcher")
-# Groups that a run can do without: recipes only change other keys, and no run needs an experiment.
+# What a run can do without, for it only changes other keys.
 REMOVABLE = ("recipe", "recipe_on")
-EXPERIMENTS = ("table", "sweep")
 Types = dict[str, Any]
-# What `pvt_bench.builders` and `pvt_bench.describing` read of a task.
-TASK: Types = {
-    "name": str,
-    "revision": int | None,
-    "view": Literal["classification", "detection", "segmentation"],
-    "view_options": Types | None,
-    "network": Types,
-    "module": Types,
-    "headline": list[str],
-    "features": bool,
-    "protocol": Types,
-}
-PROTOCOL: Types = {"num_classes": int, "size": tuple[int, int]}
+# What every model has beside the options of its backbone.
+MODEL: Types = {"name": str, "weights": str | None}
 # What the run itself passes to what `_target_` names.
 NETWORK_OBJECTS = ("backbone", "num_classes")
 MODULE_OBJECTS = ("network", "build_optimizer", "view", "schedule")
@@ -60,9 +49,10 @@ def check_words(words: Sequence[str]) -> None:
     for word in words:
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
-        grouped = key in (*GROUPS, *REMOVABLE, *EXPERIMENTS)
-        if grouped and value in ("", "null") and not word.startswith("~"):
-            other = f"~{key}" if key in REMOVABLE else "leave the word out"
+        nothing = {"recipe": [""]}.get(key, ["", "null"])
+        grouped = key in (*GROUPS, *EXPERIMENTS, "recipe") and not word.startswith("~")
+        if grouped and value in nothing:
+            other = "recipe=null" if key == "recipe" else "leave the word out"
             raise InputError(f"{word} names nothing. Type {key}=NAME, or {other}.")
         if key.startswith(("hydra.", "hydra/")) and not key.startswith("hydra.searchpath"):
             instead = next((each for start, each in INSTEAD.items() if key.startswith(start)), "")
@@ -92,21 +82,21 @@ def check_fields(config: DictConfig) -> None:
         )
 
 
-def check_targets(config: DictConfig) -> None:
+def check_targets(config: Config) -> None:
     """Refuse keys and types that the classes and functions named by `_target_` do not take.
 
-    Imports those. What a backbone takes beside its YAML it checks itself when it is built.
+    Imports those. What a built-in backbone takes it checks itself when it is built.
 
     Raises:
         InputError: the first such key, with what was expected.
     """
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    node: Any = config
+    values: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     refuse_other_calls(values)
     task = values["task"]
-    _refuse_passed("model", values["model"], BACKBONE_OBJECTS)
-    optional = ("view_options", "revision")
-    _check("task", task, TASK, [key for key in TASK if key not in optional])
-    _check("task.protocol", task["protocol"], PROTOCOL, PROTOCOL)
+    _check_model(values["model"])
+    _check_fields("task", task, Task)
+    _check_fields("task.protocol", task["protocol"], Protocol)
     _check_target("task.network", task["network"], NETWORK_OBJECTS)
     _check_target("task.module", task["module"], MODULE_OBJECTS)
     dataset = _check_target("dataset", values["dataset"])
@@ -114,6 +104,20 @@ def check_targets(config: DictConfig) -> None:
     _check_call("task.view_options", view, options, ("self", "split"))
     for name, reader in getattr(dataset, "READERS", {}).items():
         _check_call(f"dataset.{name}", reader, values["dataset"][name], ("name", "root"))
+
+
+def _check_fields(prefix: str, node: Types, kind: type) -> None:
+    """Check a node against a dataclass, whose fields with a default may be left out."""
+    needed = [each.name for each in fields(kind) if each.default is MISSING]
+    _check(prefix, node, get_type_hints(kind), needed)
+
+
+def _check_model(model: Types) -> None:
+    _refuse_passed("model", model, BACKBONE_OBJECTS)
+    _check("model", {key: model[key] for key in MODEL if key in model}, MODEL, MODEL)
+    if "_target_" in model:
+        options = {key: each for key, each in model.items() if key not in MODEL}
+        _check_target("model", options, BACKBONE_OBJECTS)
 
 
 def no_key(key: str, known: Collection[str]) -> str:
@@ -221,7 +225,7 @@ def fits(value: Any, hint: Any) -> bool:
         if origin is tuple and ... not in inner:
             return len(value) == len(inner) and all(map(fits, value, inner))
         return all(fits(each, inner[0]) for each in value)
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
+    if is_dataclass(hint) or (inspect.isclass(origin) and issubclass(origin, Mapping)):
         return isinstance(value, Mapping)
     return True
 

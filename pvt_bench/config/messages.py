@@ -66,7 +66,15 @@ def _explain_choice(error: MissingConfigException) -> str:
         return str(error)
     options = list(error.options)
     everything = ", ".join(sorted(options))
-    return f"There is no {group}={word}. {nearest(word, options)}\n{group} is one of: {everything}"
+    message = (
+        f"There is no {group}={word}. {nearest(word, options)}\n{group} is one of: {everything}"
+    )
+    if group == "schedule":
+        message += (
+            "\nWithout schedule=NAME a run takes schedule=TASK_DATASET; where a task has none for "
+            "a dataset, type schedule=NAME."
+        )
+    return message
 
 
 def _explain_key(error: HydraException | OmegaConfBaseException) -> str:

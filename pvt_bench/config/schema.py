@@ -7,9 +7,11 @@ check themselves.
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -51,6 +53,37 @@ class Decay(StrEnum):
     step = "step"
     cosine = "cosine"
     poly = "poly"
+
+
+@dataclass
+class Protocol:
+    """What the published costs of a task are counted for: classes, and height and width."""
+
+    num_classes: int
+    size: tuple[int, int]
+
+
+@dataclass
+class Task:
+    """What a task's YAML holds; OmegaConf takes it as it is, and `check_targets` checks it.
+
+    dataset: the data that it was published for.
+    revision: counts changes of what the same settings learn and find.
+    view, view_options: method of the dataset that gives the images, and what it is called with.
+    network, module: what is built, by `_target_`. headline: metrics of a run's row.
+    features: whether the network is built on a pyramid, not on a classifier.
+    """
+
+    name: str
+    view: Literal["classification", "detection", "segmentation"]
+    network: dict[str, Any]
+    module: dict[str, Any]
+    headline: list[str]
+    features: bool
+    protocol: Protocol
+    dataset: str | None = None
+    revision: int | None = None
+    view_options: dict[str, Any] | None = None
 
 
 @dataclass
@@ -263,12 +296,18 @@ class Report:
     note: str = ""
 
 
+if TYPE_CHECKING:
+    TaskNode: TypeAlias = Task
+else:
+    TaskNode = Any  # It has the keys of its YAML and no others: they are part of what a run is.
+
+
 @dataclass
 class Config:
     """One run."""
 
     model: Any = MISSING
-    task: Any = MISSING
+    task: TaskNode = MISSING
     dataset: Any = MISSING
     schedule: Schedule = field(default_factory=Schedule)
     freeze: Freeze = field(default_factory=Freeze)
@@ -297,7 +336,10 @@ class Experiments(SearchPathPlugin):
 def register() -> None:
     """Make the schema known to Hydra, under the name that `conf/config.yaml` starts from, and the
     folder of experiments."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, recipe in recipe_table()["settings"].items():
+        store.store(name=name, node=recipe["set"], group="recipe", package="_global_")
     # For conf/: the first value where there is one, otherwise the second.
     OmegaConf.register_new_resolver(
         "either", lambda first, second: second if first is None else first, replace=True
@@ -306,11 +348,28 @@ def register() -> None:
         Plugins.instance().register(Experiments)
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as plain dicts, lists and scalars, resolved."""
+def typed(config: Any) -> Config:
+    """A composed configuration, by the types that OmegaConf keeps it to."""
+    return cast(Config, config)
+
+
+def select(config: Config, key: str) -> Any:
+    """The value of a dotted key; None where it has none."""
+    return OmegaConf.select(cast(DictConfig, config), key)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration, or a node of one, as plain dicts, lists and scalars, resolved."""
     values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+@cache
+def recipe_table() -> dict[str, Any]:
+    """Content of `conf/recipes.yaml`."""
+    table: dict[str, Any] = yaml.safe_load((config_dir() / "recipes.yaml").read_text())
+    return table
 
 
 def config_dir() -> Path:

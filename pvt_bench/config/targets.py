@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from pvt_bench.config.schema import plain
 from pvt_bench.errors import InputError
 
 PACKAGES = "PVT_BENCH_PACKAGES"
 ROOMS = ("pvt_bench.datasets", "pvt_bench.networks", "pvt_bench.tasks")
 # The nodes that are built; what Hydra would call elsewhere has no meaning here.
-DOORS = ("task.network", "task.module", "dataset")
+DOORS = ("model", "task.network", "task.module", "dataset")
 CALLING = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 
 
@@ -39,9 +38,9 @@ def find_target(prefix: str, name: object) -> Any:
     return target
 
 
-def build(prefix: str, node: DictConfig, **objects: Any) -> Any:
+def build(prefix: str, node: Any, **objects: Any) -> Any:
     """Call what the node names with its other keys and with `objects`."""
-    values: Any = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    values = plain(node)
     return find_target(prefix, values.pop("_target_", None))(**values, **objects)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from pvt_bench.datasets.batches import Batch, Sent
+from pvt_bench.datasets.views import View
 from pvt_bench.screen import warn
 
 Key = tuple[int, int, int]
@@ -87,12 +88,12 @@ class TrainingBatches(Sampler[list[Key]]):
 class Seeded(Dataset[Any]):
     """A dataset whose sample (epoch, index, copy) is the same in whatever process and order."""
 
-    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+    def __init__(self, dataset: View, seed: int) -> None:
         self.dataset = dataset
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, key: Key) -> Any:
         return self.__getitems__([key])[0]
@@ -109,7 +110,7 @@ class Seeded(Dataset[Any]):
 
 
 def train_loader(
-    dataset: Dataset[Any],
+    dataset: View,
     batch_size: int,
     seed: int,
     workers: int,
@@ -122,13 +123,13 @@ def train_loader(
 
     `batch_size` counts the images of all processes; `share` is this one's part of them.
     """
-    length = len(dataset)  # type: ignore[arg-type]
+    length = len(dataset)
     batches = TrainingBatches(length, batch_size, seed, first, stop, repeats, share)
     return _loader(Seeded(dataset, seed), workers, batch_sampler=batches)
 
 
 def eval_loader(
-    dataset: Dataset[Any],
+    dataset: View,
     batch_size: int,
     workers: int,
     share: Share = Share(),
@@ -139,7 +140,7 @@ def eval_loader(
     scores must not depend on the number of processes. One that is left without a batch gets an
     empty one, so that all go through the same steps.
     """
-    images = range(len(dataset))  # type: ignore[arg-type]
+    images = range(len(dataset))
     batches = [images[start : start + batch_size] for start in images[::batch_size]]
     return _loader(dataset, workers, batch_sampler=share.of(batches) or [[]])
 
@@ -181,7 +182,8 @@ def _possible(workers: int) -> int:
 
 def _prepare_reader(worker: int) -> None:
     # What cannot be sent is otherwise printed and forgotten, and waited for without end.
-    Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+    queue: Any = Queue
+    queue._on_queue_feeder_error = staticmethod(_give_up)
     # Ctrl-C and a stop reach the whole process group; the main process acts on them, and ends the
     # workers by SIGTERM, which they must therefore still obey: they leave the group instead.
     os.setpgrp()

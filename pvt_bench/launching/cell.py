@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from pvt_bench.commands import report
-from pvt_bench.config.schema import Config, Mode, register
+from pvt_bench.config.schema import Config, Mode, register, typed
 from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.files import replace
 from pvt_bench.launching.jobs import LONG_PATIENCE_S, NoAnswer, insist
@@ -48,7 +48,7 @@ def freeze(
     replace(directory / FROZEN, json.dumps(values, indent=2).encode())
 
 
-def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, dict[str, Any]]:
+def thaw(directory: Path, submitted: bool = False) -> tuple[Config, dict[str, Any]]:
     """Read the configuration of a frozen cell, and all else that was frozen with it.
 
     submitted: by another process, perhaps long ago.
@@ -72,8 +72,8 @@ def thaw(directory: Path, submitted: bool = False) -> tuple[DictConfig, dict[str
             "the sweep again, or submit with launcher.allow_changed_code=true."
         )
     register()
-    config: Any = OmegaConf.merge(OmegaConf.structured(Config), frozen.pop("config"))
-    return config, frozen
+    config = OmegaConf.merge(OmegaConf.structured(Config), frozen.pop("config"))
+    return typed(config), frozen
 
 
 def run_cell(directory: Path, submitted: bool = True) -> Outcome:

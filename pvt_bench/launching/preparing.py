@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 
-from pvt_bench.builders import build_skeleton, check, check_device, open_data
-from pvt_bench.config.schema import LauncherName, Mode, plain
+from pvt_bench.builders import build_skeleton, check_device, open_data
+from pvt_bench.config.checks import check
+from pvt_bench.config.schema import Config, LauncherName, Mode, plain, select
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import freeze
 from pvt_bench.launching.jobs import Job, Launch, ask, job_key
@@ -40,7 +41,7 @@ class Planned:
     """A cell that can run: its configuration, the views that it reads, its names, and the
     directory of its record, made or not."""
 
-    config: DictConfig
+    config: Config
     data: Views
     name: str
     mlflow_name: str
@@ -55,7 +56,7 @@ class Planned:
         return Cell(self.name, place, experiment(config), str(config.mode), headline)
 
 
-def plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> list[Planned]:
+def plan(configs: Sequence[Config], swept: Sequence[str]) -> list[Planned]:
     """Check every cell; those that cannot run are named together.
 
     swept: the dotted keys that differ between the cells, for their names.
@@ -85,7 +86,7 @@ def plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> list[Planned]:
     return planned
 
 
-def cell_name(config: DictConfig, swept: Sequence[str]) -> str:
+def cell_name(config: Config, swept: Sequence[str]) -> str:
     """What tells the cell from the others of its sweep: `pvt_small sr_ratios=[4,2,1,1] seed0`."""
     words = [config.task.name] if "task" in swept else []
     words += [config.model.name, *_settings(config, swept)]
@@ -94,15 +95,15 @@ def cell_name(config: DictConfig, swept: Sequence[str]) -> str:
     return " ".join(words)
 
 
-def mlflow_name(config: DictConfig, swept: Sequence[str]) -> str:
+def mlflow_name(config: Config, swept: Sequence[str]) -> str:
     """What the run is by itself, with what was swept beside the model."""
     beside = [key for key in swept if not key.startswith("model.")]
     return " ".join([run_name(config), *_settings(config, beside)])
 
 
-def _settings(config: DictConfig, keys: Iterable[str]) -> list[str]:
+def _settings(config: Config, keys: Iterable[str]) -> list[str]:
     return [
-        f"{key.rpartition('.')[2]}={OmegaConf.select(config, key)}".replace(" ", "")
+        f"{key.rpartition('.')[2]}={select(config, key)}".replace(" ", "")
         for key in keys
         if key not in NAMED
     ]
@@ -143,21 +144,22 @@ def note_launches(directories: Iterable[Path], launches: Iterable[Launch]) -> No
             record.update(launch=launch)
 
 
-def make_absolute(config: DictConfig) -> DictConfig:
+def make_absolute(config: Config) -> Config:
     """Paths as every machine and working directory understand them, before they are resolved."""
-    with open_dict(config):
+    node: Any = config
+    with open_dict(node):
         for key in PATHS:
-            value = OmegaConf.select(config, key)
+            value = select(config, key)
             if value is not None and value != "imagenet" and "://" not in str(value):
-                OmegaConf.update(config, key, str(Path(value).expanduser().absolute()))
+                OmegaConf.update(node, key, str(Path(value).expanduser().absolute()))
     return config
 
 
-def _checker() -> Callable[[DictConfig], Views]:
+def _checker() -> Callable[[Config], Views]:
     """Check a cell and open its data; what cells have in common is looked at once."""
     answers: dict[str, Any] = {}
 
-    def once(action: Callable[[DictConfig], Answer], config: DictConfig, *keys: str) -> Answer:
+    def once(action: Callable[[Config], Answer], config: Config, *keys: str) -> Answer:
         """Result or error of an action that depends on these keys alone."""
         values = plain(config)
         read = json.dumps([action.__name__, *(values[key] for key in keys)], sort_keys=True)
@@ -172,7 +174,7 @@ def _checker() -> Callable[[DictConfig], Views]:
         result: Answer = answer
         return result
 
-    def check_cell(config: DictConfig) -> Views:
+    def check_cell(config: Config) -> Views:
         check(config)
         if config.launcher.name != LauncherName.slurm:
             check_device(config)
@@ -188,11 +190,11 @@ def _checker() -> Callable[[DictConfig], Views]:
     return check_cell
 
 
-def _check_network(config: DictConfig) -> None:
+def _check_network(config: Config) -> None:
     build_skeleton(config)
 
 
-def _check_launcher(config: DictConfig) -> None:
+def _check_launcher(config: Config) -> None:
     launcher = config.launcher
     if launcher.name == LauncherName.slurm:
         check_slurm(config)

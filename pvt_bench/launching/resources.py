@@ -5,9 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
-
-from pvt_bench.config.schema import Gpus, LauncherName, read_gpus
+from pvt_bench.config.schema import Config, Gpus, LauncherName, read_gpus
 from pvt_bench.errors import InputError
 
 TYPED = "launcher.additional_parameters"
@@ -29,12 +27,12 @@ SHARES = ("mps", "shard")
 MEGABYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
 
-def count_gpus(config: DictConfig) -> int:
+def count_gpus(config: Config) -> int:
     """GPUs of each node of a cell."""
     return _gpus(config).number
 
 
-def visible_gpus(config: DictConfig) -> list[int]:
+def visible_gpus(config: Config) -> list[int]:
     """The numbers of the GPUs that cells on this machine share."""
     import torch
 
@@ -43,7 +41,7 @@ def visible_gpus(config: DictConfig) -> list[int]:
     return list(range(torch.cuda.device_count()))
 
 
-def for_slurm(config: DictConfig, name: str) -> dict[str, Any]:
+def for_slurm(config: Config, name: str) -> dict[str, Any]:
     """Options of submitit for a cell's job of that name; what the user types for `sbatch` is sent
     as it is, in place of the key for the same.
 
@@ -57,7 +55,7 @@ def for_slurm(config: DictConfig, name: str) -> dict[str, Any]:
         "ntasks_per_node": trainer.devices,
         "cpus_per_task": launcher.cpus_per_task,
         "mem": None if launcher.mem_gb is None else f"{int(1024 * launcher.mem_gb)}MB",
-        **{key: launcher[key] for key in ("partition", "account", "qos", "constraint")},
+        **{key: getattr(launcher, key) for key in ("partition", "account", "qos", "constraint")},
     }
     _check_processes(config, typed)
     for key, value in ours.items():
@@ -76,7 +74,7 @@ def for_slurm(config: DictConfig, name: str) -> dict[str, Any]:
     return {key: each for key, each in parameters.items() if each is not None}
 
 
-def _gpus(config: DictConfig) -> Gpus:
+def _gpus(config: Config) -> Gpus:
     asked = read_gpus(config.launcher.gpus)
     if asked is not None:
         return asked
@@ -86,7 +84,7 @@ def _gpus(config: DictConfig) -> Gpus:
     return Gpus(config.trainer.devices if config.trainer.accelerator in wanted else 0)
 
 
-def _check_processes(config: DictConfig, typed: Mapping[str, Any]) -> None:
+def _check_processes(config: Config, typed: Mapping[str, Any]) -> None:
     """Refuse options that the launcher sets itself, and another number of processes."""
     for key, instead in OWN.items():
         if key in typed:
@@ -119,7 +117,7 @@ def _check_same(key: str, ours: Any, typed: Mapping[str, Any]) -> None:
             )
 
 
-def _types_gpus(config: DictConfig, typed: Mapping[str, Any]) -> bool:
+def _types_gpus(config: Config, typed: Mapping[str, Any]) -> bool:
     """Whether the user types GPUs for `sbatch`; refuse another number than the cell can use."""
     found = {key: str(typed[key]) for key in GPU_OPTIONS if key in typed}
     if not names_gpus(found):

@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
-from omegaconf import DictConfig
 
-from pvt_bench.config.schema import LauncherName
+from pvt_bench.config.schema import Config, LauncherName
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import thaw
 from pvt_bench.launching.preparing import Planned, claim, make_absolute, note_launches, plan
@@ -27,13 +26,13 @@ from pvt_bench.tracking.parent import adopt, open_parents
 
 
 def launch(
-    configs: Sequence[DictConfig],
+    configs: Sequence[Config],
     swept: Sequence[str],
     title: str,
     typed: Sequence[str],
-    dataset_line: Callable[[DictConfig], str],
+    dataset_line: Callable[[Config], str],
     run_here: RunHere,
-) -> list[tuple[DictConfig, State]]:
+) -> list[tuple[Config, State]]:
     """Start the cells of a sweep and wait for them; how they stand at the end.
 
     configs: all with the same launcher; swept: the dotted keys that differ between them; title:
@@ -80,7 +79,7 @@ def failed(states: Sequence[State]) -> bool:
     return any(state.word in FAILURES for state in states)
 
 
-def _check_launcher(config: DictConfig, uri: str) -> None:
+def _check_launcher(config: Config, uri: str) -> None:
     if config.launcher.detach and config.launcher.name == LauncherName.in_process:
         raise InputError(
             "launcher.detach=true: cells that run in this process end with it. Type launcher=local "
@@ -94,7 +93,7 @@ def _check_launcher(config: DictConfig, uri: str) -> None:
 
 
 def _claim_all(
-    sweep: Sweep, planned: Sequence[Planned], dataset_line: Callable[[DictConfig], str]
+    sweep: Sweep, planned: Sequence[Planned], dataset_line: Callable[[Config], str]
 ) -> tuple[Sweep, list[Claimed]]:
     to_do: list[Claimed] = []
     cells: dict[str, Cell] = {}

@@ -9,7 +9,6 @@ from io import StringIO
 from pathlib import Path
 
 import submitit
-from omegaconf import DictConfig
 from submitit.core.utils import (
     DelayedSubmission,
     FailedJobError,
@@ -17,6 +16,7 @@ from submitit.core.utils import (
     JobPaths,
 )
 
+from pvt_bench.config.schema import Config
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.launching.cell import Submitted
 from pvt_bench.launching.jobs import (
@@ -43,7 +43,7 @@ UNHEARD = re.compile(
 )
 
 
-def check_slurm(config: DictConfig) -> None:
+def check_slurm(config: Config) -> None:
     """Refuse a cell that SLURM cannot run.
 
     Raises:
@@ -71,7 +71,7 @@ def check_slurm(config: DictConfig) -> None:
 
 
 def submit_to_slurm(
-    directories: Sequence[Path], config: DictConfig, folder: Path, name: str
+    directories: Sequence[Path], config: Config, folder: Path, name: str
 ) -> list[Launch]:
     """Submit a job array, one task of it a record; what to note of each.
 
@@ -98,7 +98,7 @@ class _Submission:
     """
 
     def __init__(
-        self, directories: Sequence[Path], config: DictConfig, folder: Path, name: str
+        self, directories: Sequence[Path], config: Config, folder: Path, name: str
     ) -> None:
         self.directories = directories
         self.launcher = config.launcher

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 import psutil
 import submitit
-from omegaconf import DictConfig
 
 from pvt_bench.commands import INTERRUPTED
-from pvt_bench.config.schema import LauncherName, plain
+from pvt_bench.config.schema import Config, LauncherName, plain
 from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.launching.cell import Submitted, run_cell
 from pvt_bench.launching.preparing import note_launches
@@ -35,7 +34,7 @@ class Claimed(NamedTuple):
     """A cell that this launch has to run, and the directory of its record."""
 
     directory: Path
-    config: DictConfig
+    config: Config
 
 
 class Work(Protocol):
@@ -215,7 +214,7 @@ def _release(to_do: Sequence[Claimed]) -> None:
             record.update(launch=None)
 
 
-def _machines(config: DictConfig) -> str:
+def _machines(config: Config) -> str:
     """What a cell asks of the machines that run it."""
     values = plain(config)
     trainer = [values["trainer"][key] for key in ("accelerator", "devices", "num_nodes")]

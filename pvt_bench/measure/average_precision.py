@@ -26,13 +26,6 @@ class Evaluation:
     category_ids: list[int]
 
 
-def average_precision(
-    ground_truth: dict[str, Any], detections: list[dict[str, Any]], kind: Kind = "bbox"
-) -> dict[str, float]:
-    """The twelve numbers alone: see `evaluate`."""
-    return evaluate(ground_truth, detections, kind).scores
-
-
 def evaluate(
     ground_truth: dict[str, Any], detections: list[dict[str, Any]], kind: Kind = "bbox"
 ) -> Evaluation:

@@ -64,8 +64,6 @@ class Cost:
     parts: the same three by part, `{"backbone": {"params_m": ..., ...}, ...}`.
     uncounted: operators of weight that the counter does not know, with their calls.
     size: height and width in pixels of what the backbone was shown: padded, where networks pad.
-    activations_m, fvcore_gflops: fvcore's count of millions of output elements of convolutions and
-        matrix products, and its GFLOPs, where asked for.
     """
 
     params_m: float
@@ -74,16 +72,10 @@ class Cost:
     parts: dict[str, dict[str, float]]
     size: tuple[int, int]
     uncounted: dict[str, int] = field(default_factory=dict)
-    activations_m: float | None = None
-    fvcore_gflops: float | None = None
 
     def metrics(self) -> dict[str, float]:
         """The cost under the names of the records, `cost/...`."""
         whole = {name: getattr(self, name) for name in ("params_m", "params_all_m", "gflops")}
-        if self.activations_m is not None:
-            whole["activations_m"] = self.activations_m
-        if self.fvcore_gflops is not None:
-            whole["fvcore_gflops"] = self.fvcore_gflops
         parts = {
             f"{part}_{name}": value
             for part, values in self.parts.items()
@@ -180,7 +172,10 @@ def _watched(network: nn.Module, size: tuple[int, int]) -> Iterator[list[tuple[i
 
 
 def measure_with_fvcore(network: nn.Module, size: tuple[int, int]) -> tuple[float, float]:
-    """fvcore's GFLOPs and millions of activations, on real tensors: it cannot trace on meta."""
+    """fvcore's GFLOPs, and millions of output elements of convolutions and matrix products.
+
+    On real tensors: it cannot trace on meta.
+    """
     with warnings.catch_warnings():
         # fvcore traces with TorchScript, which torch has deprecated.
         warnings.simplefilter("ignore", FutureWarning)

@@ -4,12 +4,13 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from pvt_bench.config.schema import SpeedOptions
 
 
 @dataclass(frozen=True)
@@ -40,36 +41,33 @@ class Speed:
 
 def measure_speed(
     network: nn.Module,
-    size: tuple[int, int],
+    size: Sequence[int],
     device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 8,
-    warmup: int = 3,
-    repeats: int = 20,
-    seconds: float = 60.0,
+    options: SpeedOptions,
     advance: Callable[[], None] = lambda: None,
 ) -> Speed:
     """Time `network(images)` in evaluation mode, predictions included, on random images.
 
-    size: height and width. Each of the two timings stops after `repeats` calls, or once `seconds`
-    have passed and three calls are timed. advance: called after each call.
+    size: height and width. Each of the two timings stops after `options.repeats` calls, or once
+    `options.seconds` have passed and three calls are timed. advance: called after each call.
     """
+    dtype: torch.dtype = getattr(torch, options.dtype)
     network = network.eval().to(device, dtype)
     _reset_peak(device)
-    timed = partial(_time, network, warmup, repeats, seconds, advance)
+    images = torch.rand(options.batch_size, 3, *size, device=device, dtype=dtype)
     with torch.inference_mode():
-        single = timed(torch.rand(1, 3, *size, device=device, dtype=dtype))
+        single = _time(network, images[:1], options, advance)
         batched = single
-        if batch_size > 1:
-            batched = timed(torch.rand(batch_size, 3, *size, device=device, dtype=dtype))
+        if options.batch_size > 1:
+            batched = _time(network, images, options, advance)
     low, _, high = statistics.quantiles(single, n=4) if len(single) > 1 else [single[0]] * 3
     return Speed(
         latency_ms=statistics.median(single) * 1e3,
         latency_spread_ms=(high - low) * 1e3,
-        images_per_s=batch_size / statistics.median(batched),
+        images_per_s=options.batch_size / statistics.median(batched),
         peak_memory_gb=_peak_bytes(device) / 1e9,
         repeats=len(single),
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         device=describe_device(device),
         dtype=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
@@ -85,22 +83,17 @@ def describe_device(device: torch.device) -> str:
 
 
 def _time(
-    network: nn.Module,
-    warmup: int,
-    repeats: int,
-    seconds: float,
-    advance: Callable[[], None],
-    images: Tensor,
+    network: nn.Module, images: Tensor, options: SpeedOptions, advance: Callable[[], None]
 ) -> list[float]:
     """Seconds of each call after the warm-up."""
     took: list[float] = []
-    end = time.perf_counter() + seconds
-    for call in range(warmup + repeats):
+    end = time.perf_counter() + options.seconds
+    for call in range(options.warmup + options.repeats):
         _synchronise(images.device)
         start = time.perf_counter()
         network(images)
         _synchronise(images.device)
-        if call >= warmup:
+        if call >= options.warmup:
             took.append(time.perf_counter() - start)
         advance()
         if len(took) >= 3 and time.perf_counter() > end:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# Tensors (3, H_i, W_i), or one (B, 3, H, W), with values in [0, 1].
+Images = Sequence[Tensor] | Tensor
 # Height and width of each image, and per image what is true of it.
 Sizes = list[tuple[int, int]]
 Targets = Sequence[dict[str, Tensor]]
@@ -16,20 +18,16 @@ def padded_size(size: Sequence[int], multiple: int = 32) -> tuple[int, int]:
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
-def sizes_of(images: Sequence[Tensor] | Tensor) -> Sizes:
+def sizes_of(images: Images) -> Sizes:
     """Height and width of each image (3, H_i, W_i)."""
     return [(image.shape[-2], image.shape[-1]) for image in images]
 
 
 def normalise_and_pad(
-    images: Sequence[Tensor] | Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    multiple: int = 32,
+    images: Images, mean: Sequence[float], std: Sequence[float], multiple: int = 32
 ) -> Tensor:
     """Normalise images and pad them, right and below, to one size divisible by `multiple`.
 
-    images: tensors (3, H_i, W_i), or one (B, 3, H, W), with values in [0, 1].
     mean, std: of the backbone's training, per channel.
     Returns (B, 3, H, W). The padding is zero after normalising, the mean colour, as in the
     published detectors.

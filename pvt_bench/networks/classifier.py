@@ -1,36 +1,29 @@
 """Image classification: a backbone's own logits, and the losses of its published recipes."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pvt_bench.networks.batch import normalise_and_pad
+from pvt_bench.networks.base import Network
+from pvt_bench.networks.batch import Images, Targets
 
 
-class Classifier(nn.Module):
+class Classifier(Network):
     """A classifier with the normalisation of its input.
 
-    backbone: images (B, 3, H, W), normalised, to logits (B, num_classes), with `.mean`, `.std`.
-    num_classes: number of classes.
+    backbone: images (B, 3, H, W), normalised, to logits (B, num_classes).
     label_smoothing: share of each target that is spread evenly over all classes.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.num_classes = num_classes
+        super().__init__(backbone, pyramid=False)
         self.label_smoothing = label_smoothing
 
-    def outputs(self, images: Sequence[Tensor] | Tensor) -> Tensor:
-        """Images of one size (3, H, W), in [0, 1], to logits (B, num_classes)."""
-        mean, std = self.backbone.mean, self.backbone.std
-        return self.backbone(normalise_and_pad(images, mean, std, multiple=1))  # type: ignore[arg-type]
+    def outputs(self, images: Images) -> Tensor:
+        """Images of one size to logits (B, num_classes)."""
+        return self.backbone(self.batch(images, multiple=1))
 
-    def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None
-    ) -> Tensor | dict[str, Tensor]:
+    def forward(self, images: Images, targets: Targets | None = None) -> Tensor | dict[str, Tensor]:
         """Logits (B, num_classes); with targets the losses.
 
         targets: of each image, `label` () or, where images were mixed, `shares` (num_classes,).

@@ -5,7 +5,6 @@ wide, 8 heads, 2048 inside the feed-forward networks; appendix A.4 has the figur
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -13,15 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import MLP, box_convert, clip_boxes_to_image, generalized_box_iou
 
-from pvt_bench.networks.batch import normalise_and_pad
-from pvt_bench.processes import average, divisor
+from pvt_bench.networks.base import Network
+from pvt_bench.networks.batch import Images, Targets, sizes_of
+from pvt_bench.networks.loss import divisor
 
 WIDTH, HEADS, INSIDE = 256, 8, 2048
 TEMPERATURE = 10000
 # Weights of the L1 and of the generalised IoU loss, and of both in the matching; a class has one.
 BOX, GIOU = 5.0, 2.0
-
-Targets = Sequence[dict[str, Tensor]]
 
 
 class Attention(nn.Module):
@@ -122,10 +120,10 @@ class Head(nn.Module):
         return {"logits": self.classes(kept), "boxes": self.boxes(kept).sigmoid()}
 
 
-class DETR(nn.Module):
+class DETR(Network):
     """Set prediction by a transformer: no anchors, no suppression of duplicates.
 
-    backbone: a pyramid with `.channels`, `.strides`, `.mean`, `.std`; its last map is used.
+    backbone: a pyramid, whose last map is used.
     num_classes: number of classes, without "no object", which comes last.
     queries: objects that are predicted an image.
     layers: of the encoder, and of the decoder.
@@ -141,28 +139,23 @@ class DETR(nn.Module):
         dropout: float = 0.1,
         no_object_weight: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.neck = nn.Conv2d(backbone.channels[-1], WIDTH, 1)  # type: ignore[index,arg-type]
+        super().__init__(backbone)
+        self.neck = nn.Conv2d(self.backbone.channels[-1], WIDTH, 1)
         self.head = Head(num_classes, queries, layers, dropout)
         self.num_classes = num_classes
         self.no_object_weight = no_object_weight
 
-    def outputs(
-        self, images: Sequence[Tensor] | Tensor, all_layers: bool = False
-    ) -> dict[str, Tensor]:
+    def outputs(self, images: Images, all_layers: bool = False) -> dict[str, Tensor]:
         """The predictions of the last or of all decoder layers: see `Head.forward`."""
-        mean, std = self.backbone.mean, self.backbone.std
-        batch = normalise_and_pad(images, mean, std)  # type: ignore[arg-type]
+        batch, sizes = self.batch(images), sizes_of(images)
         features = self.neck(self.backbone(batch)[-1])
         rows, columns = features.shape[-2:]
-        stride: int = self.backbone.strides[-1]  # type: ignore[assignment,index]
+        stride = self.backbone.strides[-1]
         # A cell is padding where no pixel of the image is in it.
         cells = torch.tensor(
-            [[-(-side // stride) for side in image.shape[-2:]] for image in images],
-            device=batch.device,
+            [[-(-side // stride) for side in size] for size in sizes], device=batch.device
         )
-        padded = any(image.shape[-2:] != batch.shape[-2:] for image in images)
+        padded = any(size != batch.shape[-2:] for size in sizes)
         return self.head(
             features.flatten(2).transpose(1, 2),
             sine_positions(cells, rows, columns).to(features.dtype),
@@ -171,11 +164,10 @@ class DETR(nn.Module):
         )
 
     def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: Targets | None = None
+        self, images: Images, targets: Targets | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Detect, or measure the losses.
 
-        images: tensors (3, H_i, W_i) with values in [0, 1].
         targets: per image `boxes` (n, 4), left, top, right, bottom in pixels, and `labels` (n,).
         Returns losses `classification`, `box` and `giou`, weighted and summed over the decoder's
         layers, where targets are given; otherwise per image `boxes` (Q, 4), `scores` (Q,) and
@@ -187,9 +179,9 @@ class DETR(nn.Module):
             boxes = [relative(t["boxes"], i) for t, i in zip(targets, images, strict=True)]
             return self.losses(outputs, boxes, [target["labels"] for target in targets])
         return [
-            detect(logits, boxes, (image.shape[-2], image.shape[-1]))
-            for logits, boxes, image in zip(
-                outputs["logits"][-1], outputs["boxes"][-1], images, strict=True
+            detect(logits, boxes, size)
+            for logits, boxes, size in zip(
+                outputs["logits"][-1], outputs["boxes"][-1], sizes_of(images), strict=True
             )
         ]
 
@@ -198,7 +190,7 @@ class DETR(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of all layers (section 3.1), each layer matched by itself.
 
-        Each is over the batch of all processes: see `pvt_bench.processes.divisor`.
+        Each is over the batch of all processes: see `pvt_bench.networks.loss.divisor`.
 
         outputs: `logits` (L, B, Q, K + 1) and `boxes` (L, B, Q, 4).
         boxes, labels: of each image the true ones, (n_i, 4) as the outputs have them and (n_i,).
@@ -210,7 +202,7 @@ class DETR(nn.Module):
         # Of the queries of a layer; as many are matched in each.
         matched = sum(min(len(each), slots) for each in labels)
         unmatched = self.no_object_weight * (images * slots - matched)
-        weight = average(weights.new_tensor(matched + unmatched))
+        weight = divisor(weights.new_tensor(matched + unmatched), least=0)
         losses = {
             name: outputs["boxes"].new_zeros(()) for name in ("classification", "box", "giou")
         }

@@ -18,10 +18,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
 from pvt_bench.networks.assigning import assign
-from pvt_bench.networks.batch import Sizes, Targets, normalise_and_pad, sizes_of
+from pvt_bench.networks.base import Network
+from pvt_bench.networks.batch import Images, Sizes, Targets, sizes_of
+from pvt_bench.networks.loss import divisor
 from pvt_bench.networks.neck import WIDTH, FeaturePyramid
 from pvt_bench.networks.proposals import Proposals
-from pvt_bench.processes import divisor
 
 REPRESENTATION = 1024
 # IoU from which on a region is positive, and that the best region of a box needs; below it is
@@ -133,7 +134,7 @@ class Regions(RoIHeads):
         """Losses over the regions that are sampled from proposals and true boxes.
 
         All are divided by the regions of the whole batch, the mask's by the positive ones: see
-        `pvt_bench.processes.divisor`.
+        `pvt_bench.networks.loss.divisor`.
         """
         targets = [{**target, "labels": target["labels"] + 1} for target in targets]
         proposals, matched, labels, deltas = self.select_training_samples(proposals, targets)
@@ -198,10 +199,10 @@ class Head(nn.Module):
         }
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(Network):
     """Two-stage detector with masks.
 
-    backbone: a pyramid of four maps with `.channels`, `.strides`, `.mean`, `.std`.
+    backbone: a pyramid of four maps.
     num_classes: number of classes, without a background class.
     regions: sampled for the losses of each image, a quarter of them positive; small scenes need
         fewer, and the mask head is most of a step.
@@ -221,44 +222,38 @@ class MaskRCNN(nn.Module):
         nms_iou: float = 0.5,
         detections: int = 100,
     ) -> None:
-        super().__init__()
-        strides: Sequence[int] = backbone.strides  # type: ignore[assignment]
-        self.backbone = backbone
-        self.neck = FeaturePyramid(backbone.channels, LastLevelMaxPool())  # type: ignore[arg-type]
+        super().__init__(backbone)
+        strides = self.backbone.strides
+        self.neck = FeaturePyramid(self.backbone.channels, LastLevelMaxPool())
         self.head = Head(
             Proposals([*strides, strides[-1] * 2], candidates, proposals),
             Regions(num_classes, strides, regions, score_threshold, nms_iou, detections),
         )
 
-    def outputs(self, images: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+    def outputs(self, images: Images) -> dict[str, Tensor]:
         """The dense predictions, of a number of regions that does not depend on the images.
 
         It is what published GFLOPs count: see `Head.forward`.
         """
-        return self.head(self._pyramid(images))
+        return self.head(self.neck(self.backbone(self.batch(images))))
 
     def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: Targets | None = None
+        self, images: Images, targets: Targets | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Detect, or measure the losses.
 
-        images: tensors (3, H_i, W_i) with values in [0, 1].
         targets: per image `boxes` (n, 4), left, top, right, bottom in pixels, `labels` (n,) and
             `masks` (n, H_i, W_i).
         Returns losses `objectness`, `proposal`, `classification`, `box` and `mask` where targets
         are given; otherwise per image `boxes` (m, 4), `scores` (m,), `labels` (m,) and `masks`
         (m, 28, 28), probabilities inside the box, best first.
         """
-        pyramid = self._pyramid(images)
+        pyramid = self.neck(self.backbone(self.batch(images)))
         sizes = sizes_of(images)
         proposals, losses = self.head.proposals(pyramid, sizes, targets)
         if targets is None:
             return self.head.regions.detect(pyramid[:-1], proposals, sizes)
         return losses | self.head.regions.losses(pyramid[:-1], proposals, sizes, targets)
-
-    def _pyramid(self, images: Sequence[Tensor] | Tensor) -> list[Tensor]:
-        mean, std = self.backbone.mean, self.backbone.std
-        return self.neck(self.backbone(normalise_and_pad(images, mean, std)))  # type: ignore[arg-type]
 
 
 def whole_images(level: Tensor, side: int, count: int) -> Tensor:

@@ -22,7 +22,8 @@ class FeaturePyramid(FeaturePyramidNetwork):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         named = OrderedDict((str(level), feature) for level, feature in enumerate(features))

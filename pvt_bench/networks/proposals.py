@@ -17,8 +17,8 @@ from torchvision.models.detection.rpn import (
 from pvt_bench.networks.anchors import Anchors, Grid
 from pvt_bench.networks.assigning import IGNORED, assign
 from pvt_bench.networks.batch import Sizes, Targets
+from pvt_bench.networks.loss import divisor
 from pvt_bench.networks.neck import WIDTH
-from pvt_bench.processes import divisor
 
 SCALE = 8  # side of a square anchor in strides
 # IoU from which on an anchor is positive, below which it is negative, and that the best anchor of
@@ -87,7 +87,7 @@ class Proposals(RegionProposalNetwork):
         """Cross entropy and L1 loss, both over the sampled anchors of the batch.
 
         As in the release an image counts at least one positive and one negative anchor. The batch
-        is that of all processes: see `pvt_bench.processes.divisor`.
+        is that of all processes: see `pvt_bench.networks.loss.divisor`.
 
         logits (B A,), deltas (B A, 4): of all anchors of the batch, image by image.
         """

@@ -17,13 +17,12 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from pvt_bench.networks.anchors import Anchors, Grid
 from pvt_bench.networks.assigning import IGNORED, assign
-from pvt_bench.networks.batch import Sizes, Targets, normalise_and_pad, sizes_of
+from pvt_bench.networks.base import Network
+from pvt_bench.networks.batch import Images, Sizes, Targets, sizes_of
+from pvt_bench.networks.loss import divisor
 from pvt_bench.networks.neck import WIDTH, FeaturePyramid
-from pvt_bench.processes import divisor
 
 SCALES = tuple(2 ** (octave / 3) for octave in range(3))
-
-
 # IoU from which on an anchor belongs to a box, below which it is background, and that the best
 # anchor of a box needs.
 POSITIVE, NEGATIVE, MINIMUM = 0.5, 0.4, 0.0
@@ -49,10 +48,10 @@ class Neck(FeaturePyramid):
         super().__init__(channels, CoarseMaps(channels[-1], WIDTH))
 
 
-class RetinaNet(nn.Module):
+class RetinaNet(Network):
     """One-stage detector.
 
-    backbone: a pyramid of four maps with `.channels`, `.strides`, `.mean`, `.std`.
+    backbone: a pyramid of four maps.
     num_classes: number of classes, without a background class.
     score_threshold, candidates, nms_iou, detections: the published inference settings; of each
         level the best `candidates` anchors are decoded, and `detections` are kept an image.
@@ -67,12 +66,12 @@ class RetinaNet(nn.Module):
         nms_iou: float = 0.5,
         detections: int = 100,
     ) -> None:
-        super().__init__()
-        strides: Sequence[int] = backbone.strides[1:]  # type: ignore[assignment,index]
-        self.strides = [*strides, strides[-1] * 2, strides[-1] * 4]
-        self.backbone = backbone
-        self.neck = Neck(backbone.channels[1:])  # type: ignore[arg-type,index]
-        self._anchors = Anchors(self.strides, [4 * scale for scale in SCALES])
+        super().__init__(backbone)
+        strides = self.backbone.strides[1:]
+        self.neck = Neck(self.backbone.channels[1:])
+        self._anchors = Anchors(
+            [*strides, strides[-1] * 2, strides[-1] * 4], [4 * scale for scale in SCALES]
+        )
         self.head = RetinaNetHead(WIDTH, len(self._anchors.sides), num_classes)
         self.box_coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
         self.score_threshold = score_threshold
@@ -80,16 +79,15 @@ class RetinaNet(nn.Module):
         self.nms_iou = nms_iou
         self.detections = detections
 
-    def outputs(self, images: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+    def outputs(self, images: Images) -> dict[str, Tensor]:
         """The dense predictions: `cls_logits` (B, A, K) and `bbox_regression` (B, A, 4)."""
         return self._outputs_and_grid(images)[0]
 
     def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: Targets | None = None
+        self, images: Images, targets: Targets | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Detect, or measure the losses.
 
-        images: tensors (3, H_i, W_i) with values in [0, 1].
         targets: per image `boxes` (n, 4), left, top, right, bottom in pixels, and `labels` (n,).
         Returns losses `classification` and `box` where targets are given; otherwise per image
         `boxes` (m, 4), `scores` (m,) and `labels` (m,), best first.
@@ -106,12 +104,8 @@ class RetinaNet(nn.Module):
             )
         ]
 
-    def _outputs_and_grid(
-        self, images: Sequence[Tensor] | Tensor
-    ) -> tuple[dict[str, Tensor], Grid]:
-        mean, std = self.backbone.mean, self.backbone.std
-        batch = normalise_and_pad(images, mean, std)  # type: ignore[arg-type]
-        pyramid = self.neck(self.backbone(batch)[1:])
+    def _outputs_and_grid(self, images: Images) -> tuple[dict[str, Tensor], Grid]:
+        pyramid = self.neck(self.backbone(self.batch(images))[1:])
         return self.head(pyramid), [level.shape[-2:] for level in pyramid]
 
     def _losses(
@@ -120,7 +114,7 @@ class RetinaNet(nn.Module):
         """Focal loss and L1 loss, both over the positive anchors of the batch.
 
         As in the release an image counts at least one. The batch is that of all processes: see
-        `pvt_bench.processes.divisor`.
+        `pvt_bench.networks.loss.divisor`.
         """
         logits, deltas = outputs["cls_logits"].float(), outputs["bbox_regression"].float()
         anchors = torch.cat(self._anchors(grid, logits.device))

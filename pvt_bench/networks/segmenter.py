@@ -3,44 +3,37 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pvt_bench.measure.segmentation import IGNORED
-from pvt_bench.networks.batch import normalise_and_pad
-from pvt_bench.processes import divisor
+from pvt_bench.networks.base import Network
+from pvt_bench.networks.batch import Images, Targets
+from pvt_bench.networks.loss import divisor
 
 
-class Segmenter(nn.Module):
-    """Base of the segmenters: a network gives `logits`, and has `backbone`, `neck` and `head`.
-
-    backbone: a pyramid of four maps with `.channels`, `.mean` and `.std`.
-    """
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
+class Segmenter(Network):
+    """Base of the segmenters: a network gives `logits`, and has `backbone`, `neck` and `head`."""
 
     def logits(self, batch: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W), sides multiples of 32, to (B, num_classes, H/4, W/4)."""
         raise NotImplementedError
 
-    def outputs(self, images: Sequence[Tensor] | Tensor) -> Tensor:
+    def outputs(self, images: Images) -> Tensor:
         """The dense predictions (B, num_classes, H/4, W/4), of the padded images."""
-        return self.logits(self._pad(images))
+        return self.logits(self.batch(images))
 
     def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None
+        self, images: Images, targets: Targets | None = None
     ) -> list[Tensor] | dict[str, Tensor]:
         """Segment, or measure the loss.
 
-        images: tensors (3, H_i, W_i) with values in [0, 1].
         targets: per image `segments` (H_i, W_i) uint8, labels from 0, and 255 for ignored pixels.
         Returns the loss `cross_entropy` where targets are given, divided by the `counted_pixels` of
-        all processes (see `pvt_bench.processes.divisor`); otherwise the logits of each
+        all processes (see `pvt_bench.networks.loss.divisor`); otherwise the logits of each
         image (num_classes, H_i, W_i).
         """
-        batch = self._pad(images)
+        batch = self.batch(images)
         size = batch.shape[-2:]
         logits = F.interpolate(self.logits(batch), size=size, mode="bilinear", align_corners=False)
         if targets is not None:
@@ -53,14 +46,11 @@ class Segmenter(nn.Module):
         ]
 
     def counted_pixels(self, truth: Tensor) -> Tensor:
-        """By how many pixels () the sum of the loss is divided: those that are not ignored.
+        """Number of pixels () that the loss is averaged over: those that are not ignored.
 
         truth: labels of the padded batch (B, H, W).
         """
         return (truth != IGNORED).sum()
-
-    def _pad(self, images: Sequence[Tensor] | Tensor) -> Tensor:
-        return normalise_and_pad(images, self.backbone.mean, self.backbone.std)  # type: ignore[arg-type]
 
 
 def pad_segments(segments: Sequence[Tensor], logits: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class Head(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+        assert self.classifier.bias is not None
+        nn.init.zeros_(self.classifier.bias)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Maps (B, 256, H_i, W_i) to logits (B, num_classes, H_0, W_0)."""
@@ -65,16 +66,15 @@ class Head(nn.Module):
 class SemanticFPN(Segmenter):
     """Segmenter of convolutions on a feature pyramid.
 
-    backbone: a pyramid of four maps with `.channels`, `.mean` and `.std`.
+    backbone: a pyramid of four maps.
     num_classes: number of classes.
     dropout: share of the channels before the classifier that are dropped in training.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, dropout: float = 0.1) -> None:
         super().__init__(backbone)
-        channels: list[int] = list(backbone.channels)  # type: ignore[arg-type]
-        self.neck = FeaturePyramid(channels)
-        self.head = Head(len(channels), num_classes, dropout)
+        self.neck = FeaturePyramid(self.backbone.channels)
+        self.head = Head(len(self.backbone.channels), num_classes, dropout)
 
     def logits(self, batch: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W), sides multiples of 32, to (B, num_classes, H/4, W/4)."""

@@ -24,17 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import Conv2dNormActivation
 
+from pvt_bench.backbones.pvt import to_maps, to_tokens
 from pvt_bench.networks.segmenter import Segmenter
-
-
-def to_tokens(maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) as tokens (B, H * W, C)."""
-    return maps.flatten(2).transpose(1, 2)
-
-
-def to_maps(tokens: Tensor, size: torch.Size) -> Tensor:
-    """Tokens (B, H * W, C) as maps (B, C, H, W) of `size` (H, W)."""
-    return tokens.transpose(1, 2).unflatten(2, size)
 
 
 def resize(maps: Tensor, size: Any) -> Tensor:
@@ -198,7 +189,7 @@ class Trans2Seg(Segmenter):
 
     Its loss is the mean over the pixels that are not ignored, as in the released code.
 
-    backbone: a pyramid with `.channels`, `.mean` and `.std`; its first and last map are used.
+    backbone: a pyramid, whose first and last map are used.
     num_classes: number of classes.
     width, depth, heads, mlp_ratio: of the encoder, and of the decoder.
     conv_width: channels of the convolutions that each class passes through.
@@ -218,7 +209,7 @@ class Trans2Seg(Segmenter):
         grid: int = 16,
     ) -> None:
         super().__init__(backbone)
-        first, *_, last = backbone.channels  # type: ignore[misc]
+        first, *_, last = self.backbone.channels
         self.neck = Encoder(last, width, depth, heads, mlp_ratio, grid)
         self.head = Head(first, num_classes, width, depth, heads, mlp_ratio, conv_width, grid)
         for name, parameter in self.named_parameters():

@@ -1,1 +1,1 @@
-"""Tables of what was measured, beside what was published; without torch."""
+"""Tables of measured next to published results; needs no torch."""

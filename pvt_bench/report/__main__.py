@@ -24,7 +24,7 @@ from pvt_bench.tracking.addresses import without_password
 
 
 def main(words: Sequence[str]) -> int:
-    """Make the report that the command line asks for; the exit code."""
+    """Make the report that the command line asks for; returns the exit code."""
     help_text = f"{__doc__}\n{(Options.__doc__ or '').strip()}"
     return run_command(
         words, make_typed, help_text, "interrupted; files that were written are whole"
@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def make_typed(words: Sequence[str]) -> int:
-    """Make the report that is typed; the exit code."""
+    """Make the report that is typed; returns the exit code."""
     return make(parse(words), _command(words))
 
 
@@ -42,7 +42,7 @@ def _command(words: Sequence[str]) -> str:
 
 
 def make(options: Options, command: str) -> int:
-    """Load, show, write; the exit code.
+    """Load, show and write a report; returns the exit code.
 
     command: stands above each table, as what makes it.
     """
@@ -77,12 +77,12 @@ def make(options: Options, command: str) -> int:
 
 
 def check(tables: Sequence[Table], options: Options) -> int:
-    """Compare the measured figures with the published ones; the exit code.
+    """Compare measured with published figures; returns the exit code.
 
     Raises:
         InputError: there is nothing to compare.
     """
-    from pvt_bench.report.tables.beside import misses
+    from pvt_bench.report.tables.gaps import misses
     from pvt_bench.report.tables.layouts import load_layout
 
     layout = load_layout(str(options.table or options.published)).report

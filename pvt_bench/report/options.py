@@ -1,4 +1,4 @@
-"""What the command `python -m pvt_bench.report` can be told, and how it is typed."""
+"""Options of `python -m pvt_bench.report`, and how they are typed."""
 
 import os
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ FREE_ONLY = ("rows", "columns", "by", "sort", "mixed")
 
 
 def parse(words: Sequence[str]) -> Options:
-    """The options of a command line; lists are typed as `AP,AP50`, conditions one by one.
+    """Parse a command line; lists are typed as `AP,AP50`, conditions one by one.
 
     Raises:
         InputError, or an error of OmegaConf: a word that means nothing.

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor, nn
 
+from pvt_bench import processes
 from pvt_bench.datasets.views import some_of
-from pvt_bench.processes import gather
 from pvt_bench.screen import warn
-from pvt_bench.training.finite import check_finite
 
 BuildOptimizer = Callable[[nn.Module], tuple[Any, Any]]
 # What a task keeps of an image: its id first, so that the order in which images come is forgotten.
@@ -25,6 +25,29 @@ def tell_unscored(metric: str, names: Sequence[str], unscored: Sequence[bool]) -
             f"{metric} is over {len(names) - len(missing)} of {len(names)} classes: the validation "
             f"has nothing of {some_of(missing)}"
         )
+
+
+def check_finite(losses: dict[str, Tensor], image_ids: list[int]) -> None:
+    """Go on only where the losses of all processes are finite; every process must call it.
+
+    losses: of this process, each (); image_ids: of the images that they were measured on.
+
+    Raises:
+        FloatingPointError: on each process the same, with the parts of the loss and the images of
+            the processes that saw it.
+    """
+    finite = torch.stack([loss.detach().isfinite() for loss in losses.values()])
+    if processes.all_of(finite.all()):
+        return
+    parts = [name for name, fine in zip(losses, finite.tolist(), strict=True) if not fine]
+    seen = processes.gather([(parts, image_ids)] if parts else [])
+    told = "; ".join(
+        f"the {' and the '.join(names)} loss on the images {ids}" for names, ids in seen
+    )
+    raise FloatingPointError(
+        f"The loss is not finite: {told}. "
+        "The last checkpoint is kept; a lower schedule.lr or a schedule.gradient_clip may help."
+    )
 
 
 class Task(L.LightningModule):
@@ -77,7 +100,7 @@ class Task(L.LightningModule):
 
     def on_validation_end(self) -> None:
         """Bring the results of all processes together, in an order that no process decides."""
-        self.results = sorted(gather(self.results), key=lambda result: result[0])
+        self.results = sorted(processes.gather(self.results), key=lambda result: result[0])
 
     def score(self, directory: Path) -> dict[str, float]:
         """The metrics of the results as fractions, `val/...`, the headline first.

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from pvt_bench.escaping import to_csv
 from pvt_bench.measure.average_precision import Evaluation, Kind, evaluate
 from pvt_bench.tasks.base import Task, tell_unscored
-from pvt_bench.tasks.pictures import draw_detections, draw_precision_recall
+from pvt_bench.tasks.charts import draw_precision_recall
+from pvt_bench.tasks.pictures import draw_detections
 
 Found = list[dict[str, Any]]
 IOU50, IOU75 = 0, 5  # places on the evaluator's axis of IoU thresholds

@@ -1,20 +1,19 @@
-"""Pictures of predictions beside the truth."""
+"""Sheets of images with what was predicted beside the truth."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from faster_coco_eval.core import mask as mask_api
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from pvt_bench.colours import GREEN, VERMILION
 from pvt_bench.escaping import one_line
 
-# Okabe and Ito's colours, which people with colour-blindness tell apart.
-TRUTH, PREDICTION = "#009E73", "#D55E00"
+TRUTH, PREDICTION = GREEN, VERMILION
 HEIGHT = 320
 SCORE = 0.4
 
@@ -30,10 +29,8 @@ def draw_detections(
     names = {kind["id"]: kind["name"] for kind in view.ground_truth["categories"]}
     truth = view.ground_truth["annotations"]
     masks = any("segmentation" in each for each in found)
-    step = max(1, len(view) // images)
     panels = []
-    for index in range(0, min(len(view), step * images), step):
-        image, target = view[index]
+    for image, target in spread_over(view, images):
         of_image = int(target["image_id"])
         canvas = _enlarge(image)
         height, width = (int(side) for side in target["size"])
@@ -47,30 +44,7 @@ def draw_detections(
             right = _shade(canvas, [f["segmentation"] for f in best], (height, width), PREDICTION)
         panels.append(_draw(left, boxes, [names[b["category_id"]] for b in boxes], scale, TRUTH))
         panels.append(_draw(right, best, labels, scale, PREDICTION))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _tile(panels).save(path)
-
-
-def draw_precision_recall(path: Path, curves: Any) -> None:
-    """Precision over recall, a line for each threshold; boxes solid, masks dashed.
-
-    curves: a table with `recall` and columns such as `precision50` and `mask_precision75`.
-    """
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for name in curves.columns.drop("recall"):
-        axes.plot(
-            curves["recall"],
-            curves[name],
-            color=TRUTH if name.endswith("50") else PREDICTION,
-            linestyle="--" if name.startswith("mask_") else "-",
-            label=f"{'masks' if name.startswith('mask_') else 'boxes'}, IoU 0.{name[-2:]}",
-        )
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    _save_tiled(panels, path)
 
 
 def draw_classifications(path: Path, view: Any, predictions: Any, images: int = 16) -> None:
@@ -78,18 +52,22 @@ def draw_classifications(path: Path, view: Any, predictions: Any, images: int = 
 
     predictions: a table with `image_id`, `label` and `guess1`.
     """
-    step = max(1, len(view) // images)
     guesses = dict(zip(predictions["image_id"], predictions["guess1"], strict=True))
     panels = []
-    for index in range(0, min(len(view), step * images), step):
-        image, target = view[index]
+    for image, target in spread_over(view, images):
         truth, guess = int(target["label"]), guesses[int(target["image_id"])]
         names = [view.class_names[label] for label in (truth, guess)]
         text = names[0] if truth == guess else f"{names[0]}, taken for {names[1]}"
         colour = TRUTH if truth == guess else PREDICTION
         panels.append(_caption(_enlarge(image), text, colour))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _tile(panels).save(path)
+    _save_tiled(panels, path)
+
+
+def spread_over(view: Any, images: int) -> Iterator[tuple[Tensor, Any]]:
+    """At most so many images of a view with their targets, evenly spaced."""
+    step = max(1, len(view) // images)
+    for index in range(0, min(len(view), step * images), step):
+        yield view[index]
 
 
 def _shade(
@@ -110,11 +88,17 @@ def _shade(
 def _caption(canvas: Image.Image, text: str, colour: str) -> Image.Image:
     """A copy of the canvas with a line of text at its upper edge."""
     drawn = canvas.copy()
-    draw = ImageDraw.Draw(drawn)
-    font, text = ImageFont.load_default(18), one_line(text)
-    draw.rectangle(draw.textbbox((4, 2), text, font=font), fill=colour)
-    draw.text((4, 2), text, fill="white", font=font)
+    _write(ImageDraw.Draw(drawn), (4, 2), text, 18, colour)
     return drawn
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, colour: str
+) -> None:
+    """Write a line of white text on a colour."""
+    font, text = ImageFont.load_default(size), one_line(text)
+    draw.rectangle(draw.textbbox(place, text, font=font), fill=colour)
+    draw.text(place, text, fill="white", font=font)
 
 
 def _enlarge(image: Tensor) -> Image.Image:
@@ -123,14 +107,15 @@ def _enlarge(image: Tensor) -> Image.Image:
     return to_pil_image(image).resize((width, HEIGHT), Image.Resampling.BICUBIC)
 
 
-def _tile(panels: Sequence[Image.Image], columns: int = 4, gap: int = 6) -> Image.Image:
-    """Panels of one height side by side, row by row, on white."""
+def _save_tiled(panels: Sequence[Image.Image], path: Path, columns: int = 4, gap: int = 6) -> None:
+    """Save panels of one height side by side, row by row, on white."""
     width = max(panel.width for panel in panels) + gap
     rows = -(-len(panels) // columns)
     sheet = Image.new("RGB", (width * columns, (HEIGHT + gap) * rows), "white")
     for place, panel in enumerate(panels):
         sheet.paste(panel, (place % columns * width, place // columns * (HEIGHT + gap)))
-    return sheet
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
 
 
 def _draw(
@@ -143,12 +128,9 @@ def _draw(
     """A copy of the canvas with boxes (COCO's: left, top, width, height) and their labels."""
     drawn = canvas.copy()
     draw = ImageDraw.Draw(drawn)
-    font = ImageFont.load_default(16)
-    for box, label in zip(boxes, map(one_line, labels), strict=True):
+    for box, label in zip(boxes, labels, strict=True):
         left, top, width, height = (value * scale for value in box["bbox"])
         draw.rectangle((left, top, left + width, top + height), outline=colour, width=3)
         # Inside the image also where the box touches its upper edge.
-        place = (left + 3, max(0.0, top - 20))
-        draw.rectangle(draw.textbbox(place, label, font=font), fill=colour)
-        draw.text(place, label, fill="white", font=font)
+        _write(draw, (left + 3, max(0.0, top - 20)), label, 16, colour)
     return drawn

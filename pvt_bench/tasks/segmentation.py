@@ -18,8 +18,7 @@ from pvt_bench.errors import InputError
 from pvt_bench.escaping import to_csv
 from pvt_bench.measure.segmentation import by_class, count_pixels, segmentation_scores
 from pvt_bench.tasks.base import BuildOptimizer, Task, tell_unscored
-from pvt_bench.tasks.charts import draw_confusion
-from pvt_bench.tasks.maps import draw_segmentations
+from pvt_bench.tasks.charts import draw_confusion, draw_segmentations
 
 # Sides of images at other scales are rounded up to it, as the test images of the protocol are.
 ALIGNED = 32

@@ -10,8 +10,9 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -23,19 +24,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from pvt_bench import processes
+from pvt_bench.config.schema import Trainer
 from pvt_bench.errors import Failed, Interrupted
 from pvt_bench.training.interruption import Interruption
 from pvt_bench.training.readers import end_readers, failures_named
-
-
-class TrainerOptions(Protocol):
-    """What is read of `pvt_bench.config.Trainer`; see there."""
-
-    accelerator: str
-    precision: Any
-    checkpoint_every: int
-    log_every: int
-
 
 WritePoint = Callable[[int, dict[str, float]], None]
 WriteCheckpoint = Callable[[int], None]
@@ -48,32 +40,24 @@ class _Ending(L.Callback):
         end_readers()
 
 
+@dataclass(eq=False)
 class Steps(_Ending):
-    """Seeds, logs and saves by the step of the run, and stops between two steps if asked to."""
+    """Seeds, logs and saves by the step of the run, and stops between two steps if asked to.
 
-    def __init__(
-        self,
-        start: int,
-        steps: int,
-        seed: int,
-        options: TrainerOptions,
-        write_point: WritePoint,
-        write_checkpoint: WriteCheckpoint,
-        advance: Callable[[], None],
-        gradient_clip: float | None = None,
-        average: AveragedModel | None = None,
-    ) -> None:
-        self.step = start
-        self.steps = steps
-        self.seed = seed
-        self.options = options
-        self.write_point = write_point
-        self.write_checkpoint = write_checkpoint
-        self.advance = advance
-        self.gradient_clip = gradient_clip
-        self.average = average
-        self.interruption = Interruption()
-        self.stop = 0
+    step: where the run stands; steps: its last. average: of the weights, or none.
+    """
+
+    step: int
+    steps: int
+    seed: int
+    options: Trainer
+    write_point: WritePoint
+    write_checkpoint: WriteCheckpoint
+    advance: Callable[[], None]
+    gradient_clip: float | None = None
+    average: AveragedModel | None = None
+    stop: int = 0
+    interruption: Interruption = field(default_factory=Interruption)
 
     def on_train_start(self, *_: Any) -> None:
         # Lightning answers SIGTERM by leaving at once, without a checkpoint.
@@ -93,12 +77,10 @@ class Steps(_Ending):
         if self.gradient_clip is not None:
             clip_grad_norm_(module.parameters(), self.gradient_clip)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *_: Any) -> None:
         self.step += 1
         if self.average is not None:
-            self.average.update_parameters(module.network)  # type: ignore[arg-type]
+            self.average.update_parameters(module.network)
         last = self.step == self.steps
         if self.step % self.options.log_every == 0 or last:
             means = processes.average(torch.stack([value.float() for value in outputs.values()]))
@@ -115,15 +97,16 @@ class Steps(_Ending):
             trainer.should_stop = True
 
 
-def build_trainer(options: TrainerOptions, directory: Path, **settings: Any) -> L.Trainer:
+def build_trainer(options: Trainer, directory: Path, **settings: Any) -> L.Trainer:
     """Lightning's Trainer on a leash: it runs the loop, and writes and prints nothing."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # They advise on features of Lightning's that are left off on purpose.
     warnings.filterwarnings("ignore", module=r"lightning\.")
+    precision: Any = options.precision  # Lightning lists each that it knows.
     return L.Trainer(
         accelerator=options.accelerator,
-        precision=options.precision,
+        precision=precision,
         max_epochs=1,
         logger=False,
         enable_checkpointing=False,
@@ -171,12 +154,7 @@ def _ended_well() -> Iterator[None]:
         end_readers()
 
 
-def fit(
-    module: L.LightningModule,
-    loader: DataLoader[Any],
-    loop: Steps,
-    directory: Path,
-) -> None:
+def fit(module: L.LightningModule, loader: DataLoader[Any], loop: Steps, directory: Path) -> None:
     """Train to the last step; Interrupted where asked to stop before, after a checkpoint."""
     trainer = build_trainer(
         loop.options,
@@ -199,12 +177,12 @@ def fit(
         raise Interrupted(f"stopped after step {loop.step} of {loop.steps}", signal)
 
 
+@dataclass(eq=False)
 class _Scoring(_Ending):
     """Reports each batch that was scored, and stops between two of them if asked to."""
 
-    def __init__(self, advance: Callable[[int], None], interruption: Interruption) -> None:
-        self.advance = advance
-        self.interruption = interruption
+    advance: Callable[[int], None]
+    interruption: Interruption
 
     def on_validation_start(self, *_: Any) -> None:
         self.interruption.arm()
@@ -220,7 +198,7 @@ class _Scoring(_Ending):
 def validate(
     module: L.LightningModule,
     loader: DataLoader[Any],
-    options: TrainerOptions,
+    options: Trainer,
     directory: Path,
     advance: Callable[[int], None],
 ) -> None:

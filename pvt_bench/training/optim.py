@@ -3,38 +3,16 @@
 import math
 from collections import defaultdict
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from pvt_bench.config.schema import Schedule
 from pvt_bench.errors import InputError
 
 POSITIONS = ("pos_embed", "cls_token", "dist_token", "cls_position")
-
-
-class Schedule(Protocol):
-    """What is read of `pvt_bench.config.Schedule`; see there."""
-
-    epochs: int | None
-    steps: int | None
-    batch_size: int
-    reference_batch: int | None
-    optimizer: str
-    lr: float
-    min_lr: float
-    weight_decay: float
-    no_decay_vectors: bool
-    momentum: float
-    backbone_lr: float
-    warmup_steps: int
-    warmup_epochs: int
-    warmup_ratio: float
-    decay: str
-    milestones: list[int]
-    gamma: float
-    power: float
 
 
 def count_steps(schedule: Schedule, samples: int) -> tuple[int, int]:

@@ -37,7 +37,7 @@ def parameters(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_the_grid_is_the_size_of_the_maps(name: str) -> None:
+def test_the_sizes_of_the_maps(name: str) -> None:
     pyramid: Any = create(name, features=True).eval()
     least, *_, largest = SIDES[name]
     for height, width in ((least, largest), (largest, least)):
@@ -45,19 +45,11 @@ def test_the_grid_is_the_size_of_the_maps(name: str) -> None:
         with torch.no_grad():
             maps = pyramid(torch.randn(1, 3, height, width))
         assert [tuple(each.shape[2:]) for each in maps] == expected
-        assert pyramid.grid(height, width) == expected
+    with torch.device("meta"):
+        shapes: Any = create(name, features=True).eval()
     for side, expected in SIDES[name].items():
-        assert pyramid.grid(side, side) == [(each, each) for each in expected]
-
-
-def test_asking_for_the_grid_leaves_the_network_as_it_was() -> None:
-    # CoaT uses modules in several places, which torch.func.functional_call does not put back.
-    pyramid: Any = create("coat_lite_tiny", features=True).train()
-    before = {name: value.clone() for name, value in pyramid.state_dict().items()}
-    pyramid.grid(224, 224)
-    after = pyramid.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert pyramid.training
+        maps = shapes(torch.empty(1, 3, side, side, device="meta"))
+        assert [tuple(each.shape[2:]) for each in maps] == [(each, each) for each in expected]
 
 
 @pytest.mark.parametrize("options", [VIT, DISTILLED], ids=["vit", "distilled"])

@@ -46,8 +46,8 @@ def test_recipes_belong_to_a_pair_and_to_its_data() -> None:
 @pytest.mark.parametrize(
     ("typed", "data", "expected"),
     [
-        (["task=coco_retinanet"], "/data", ["task=coco_retinanet", "dataset=coco"]),
-        (["task=ade20k_semantic_fpn"], "/data", ["task=ade20k_semantic_fpn", "dataset=ade20k"]),
+        (["task=coco_retinanet"], "/data", ["dataset=coco", "task=coco_retinanet"]),
+        (["task=ade20k_semantic_fpn"], "/data", ["dataset=ade20k", "task=ade20k_semantic_fpn"]),
         (["task=coco_retinanet"], "", ["task=coco_retinanet"]),
         (["task=a_b", "dataset=digits"], "/data", ["task=a_b", "dataset=digits"]),
         (["-m", "task=coco_a,imagenet_b"], "/data", ["-m", "task=coco_a,imagenet_b"]),
@@ -102,7 +102,7 @@ UNREAD = {
     "~dataset.root": ["~dataset.root", "dataset.root=..."],
     "~schedule.lr": ["~schedule.lr", "schedule.lr=..."],
     "dataset=null": ["dataset=null", "dataset=NAME"],
-    "recipe=null": ["recipe=null", "~recipe"],
+    "recipe=": ["recipe=", "recipe=null"],
     "hydra.run.dir=out": ["hydra.run.dir=out", "results_dir=PATH"],
     "hydra/launcher=joblib": ["hydra/launcher=joblib", "launcher=local"],
     "hydra.job.chdir=true": ["hydra.job.chdir=true", "Leave it out"],

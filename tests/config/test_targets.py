@@ -9,6 +9,7 @@ from conftest import Command
 from sweeping import COST, start
 from test_bad_input import assert_refused
 
+from pvt_bench.backbones.lenet import LeNet5
 from pvt_bench.config.command_line import compose_cells
 from pvt_bench.config.keys import check_targets
 from pvt_bench.config.targets import build, find_target
@@ -31,7 +32,7 @@ OTHERS = [
     "pvt_bench.networks.detr.DETR.__class__",
     "pvt_bench.networks.detr.DETR.forward",
     "pvt_bench.datasets.digits.reader.write_digits",
-    "pvt_bench.datasets.digits.Path",
+    "pvt_bench.datasets.digits.reader.Path",
     "pvt_bench.tasks.detection.Detection.load_from_checkpoint",
     "pvt_bench.networks_of_others.Net",
     "my_models.shutil.copy",
@@ -87,7 +88,7 @@ def test_a_package_of_the_users_offers_what_it_defines(name: str) -> None:
     words = ["model=lenet5", *COST, f"task.network._target_=my_models.{name}"]
     config = compose_cells(words)[0].config
     check_targets(config)
-    network = build("task.network", config.task.network, backbone=None, num_classes=3)
+    network = build("task.network", config.task.network, backbone=LeNet5(), num_classes=3)
     assert type(network).__name__ == ("Classifier" if name == "Classifier" else "Net")
 
 

@@ -260,7 +260,8 @@ def test_missing_files_are_named(root):
 
 def test_a_missing_tree_says_what_is_expected_and_what_to_type(tmp_path, monkeypatch):
     words = ("no ADE20K tree", "annotations/validation missing", "objectInfo150.txt")
-    _raised(lambda: _ade20k(tmp_path), *words, "dataset.root=/path", "dataset=digits")
+    words = (*words, "dataset.root=/path", "dataset=digits")
+    _raised(lambda: _ade20k(tmp_path).segmentation("val"), *words)
     monkeypatch.delenv("PVT_BENCH_DATA", raising=False)
     _raised(lambda: _ade20k(tmp_path, root=None), "PVT_BENCH_DATA", "holds ade20k/")
 

@@ -84,7 +84,7 @@ def test_evaluation_keeps_every_image_and_training_those_with_usable_boxes(root)
 def test_what_is_dropped_is_counted(root):
     def break_boxes(document):
         document["annotations"][0]["bbox"][2] = float("nan")
-        document["annotations"][1]["bbox"][2] = None
+        document["annotations"][1]["bbox"][2] = float("inf")
 
     _edit(root, break_boxes, "annotations/instances_train2017.json")
     train, val = (_coco(root).detection(split) for split in ("train", "val"))
@@ -177,7 +177,7 @@ def test_what_was_kept_is_what_the_file_says(root, tmp_path, monkeypatch, split)
 
     plain, index = view(None), str(tmp_path / "index")
     _same(plain, view(index))
-    monkeypatch.setattr(annotations, "_parse", pytest.fail)
+    monkeypatch.setattr(annotations, "read_document", pytest.fail)
     _same(plain, view(index))
     monkeypatch.undo()
     _edit(
@@ -305,12 +305,13 @@ def test_a_missing_tree_says_what_is_expected_and_what_to_type(tmp_path, monkeyp
     _raised(lambda: Coco("coco", None, None, None, 0), str(tmp_path / "coco"), *absent)
     (tmp_path / "coco").mkdir()
     words = ("train2017/", "instances_val2017.json", "dataset.root=/path", "dataset=digits")
-    _raised(lambda: Coco("coco", None, None, None, 0), str(tmp_path / "coco"), *words)
+    open_coco = Coco("coco", None, None, None, 0).detection
+    _raised(lambda: open_coco("val"), str(tmp_path / "coco"), *words)
     (tmp_path / "coco").rmdir()
     write_coco_tree(tmp_path / "coco")
     assert Coco("coco", None, None, None, 0).root == tmp_path / "coco"
     (tmp_path / "coco" / VAL).unlink()
-    _raised(lambda: Coco("coco", None, None, None, 0), f"{VAL} missing")
+    _raised(lambda: Coco("coco", None, None, None, 0).detection("val"), f"{VAL} missing")
 
 
 def test_other_views_and_splits_are_refused(root):
@@ -346,9 +347,9 @@ def test_an_image_of_another_size_is_named(root):
 def test_json_cut_short_is_named_with_the_position(root):
     content = (root / VAL).read_text()
     (root / VAL).write_text(content[:1000])
-    _raised(lambda: _coco(root).detection("val"), VAL, "1000 bytes", "char", "again")
+    _raised(lambda: _coco(root).detection("val"), VAL, "cut short", "char 1000", "again")
     (root / VAL).write_bytes(b"\xff\xfe\x00garbage")
-    _raised(lambda: _coco(root).detection("val"), VAL, "not whole JSON")
+    _raised(lambda: _coco(root).detection("val"), VAL, "JSON cut short or malformed")
 
 
 @pytest.mark.parametrize(
@@ -356,20 +357,35 @@ def test_json_cut_short_is_named_with_the_position(root):
 )
 def test_json_of_another_shape_is_named(root, content):
     (root / VAL).write_text(content)
-    _raised(lambda: _coco(root).detection("val"), VAL, "not COCO's", "instances_val2017.json")
+    _raised(lambda: _coco(root).detection("val"), VAL, "JSON lacks a key", "the list")
 
 
 @pytest.mark.parametrize(
     ("part", "row", "values", "words"),
     [
-        ("annotations", 4, {"category_id": 2}, ["annotation 5", "category_id 2", "categories"]),
+        (
+            "annotations",
+            4,
+            {"category_id": 2},
+            ["annotation 5", "category_id 2", "unknown category"],
+        ),
         ("annotations", 4, {"category_id": 99}, ["annotation 5", "category_id 99"]),
-        ("annotations", 4, {"image_id": 10**12}, ["annotation 5", f"image_id {10**12}", "images"]),
-        ("annotations", 4, {"id": 2}, ["duplicate id 2", "annotations"]),
-        ("annotations", 4, {"bbox": [1, 2, 3]}, ["entry 4", "'bbox'", "4 numbers"]),
-        ("images", 1, {"id": 1}, ["duplicate id 1", "images"]),
+        (
+            "annotations",
+            4,
+            {"image_id": 10**12},
+            ["annotation 5", f"image_id {10**12}", "unknown image"],
+        ),
+        ("annotations", 4, {"id": 2}, ["duplicate annotation id", f"{VAL} 2 (2 times)"]),
+        (
+            "annotations",
+            4,
+            {"bbox": [1, 2, 3]},
+            ["malformed box", "annotation 5", "[1, 2, 3]", "Expected [x, y, w, h]"],
+        ),
+        ("images", 1, {"id": 1}, ["duplicate image id", f"{VAL} 1 (2 times)"]),
         ("images", 1, {"height": None}, ["entry 1 of 'images'", "'height'"]),
-        ("categories", 1, {"id": 1}, ["duplicate id 1", "categories"]),
+        ("categories", 1, {"id": 1}, ["duplicate category id", f"{VAL} 1 (2 times)"]),
         ("categories", 1, {"id": None}, ["'id'", "'categories'"]),
     ],
 )
@@ -380,7 +396,7 @@ def test_unusable_entries_are_named(root, part, row, values, words):
 
 def test_entries_that_are_missing_or_no_objects_are_named(root):
     _edit(root, lambda document: document["annotations"][3].pop("bbox"))
-    _raised(lambda: _coco(root).detection("val"), "entry 3 of 'annotations'", "'bbox'")
+    _raised(lambda: _coco(root).detection("val"), "annotation 4", "malformed box")
     _edit(root, lambda document: document["images"].insert(2, "image"))
     _raised(lambda: _coco(root).detection("val"), "entry 2 of 'images'")
 
@@ -406,7 +422,6 @@ def test_data_without_usable_boxes_is_refused(root):
     def empty(document):
         document["annotations"].clear()
 
-    _edit(root, empty, "annotations/instances_train2017.json")
-    _edit(root, empty)
-    assert len(_coco(root).detection("val", masks=True)[0][1]["masks"]) == 0
-    _raised(lambda: _coco(root).detection("train"), "no image with a usable box")
+    for split, file in (("val", VAL), ("train", "annotations/instances_train2017.json")):
+        _edit(root, empty, file)
+        _raised(lambda split=split: _coco(root).detection(split), f"no usable annotation: {file}")

@@ -16,7 +16,7 @@ from pvt_bench.datasets.digits import reader as ours
 from pvt_bench.datasets.digits import scenes as digit_scenes
 from pvt_bench.datasets.digits.reader import Digits, compose_scenes, write_digits
 from pvt_bench.errors import InputError
-from pvt_bench.measure.average_precision import average_precision
+from pvt_bench.measure.average_precision import evaluate
 
 # pycocotools is older than the second version of NumPy.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -259,5 +259,5 @@ def test_its_ground_truth_scores_one_against_itself(root):
         for row in truth["annotations"]
         if not row["iscrowd"]
     ]
-    assert average_precision(truth, detections)["AP"] == pytest.approx(1.0)
-    assert average_precision(truth, detections, "segm")["AP"] == pytest.approx(1.0)
+    assert evaluate(truth, detections).scores["AP"] == pytest.approx(1.0)
+    assert evaluate(truth, detections, "segm").scores["AP"] == pytest.approx(1.0)

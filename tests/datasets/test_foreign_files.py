@@ -153,7 +153,7 @@ def test_other_texts_in_place_of_annotations(name: str, tmp_path: Path) -> None:
     path.write_bytes(JSONS[name])
     with pytest.raises(InputError, match="JSON") as caught:
         read_annotations(path, training=True)
-    assert str(path) in str(caught.value)
+    assert TRAIN in str(caught.value)
 
 
 def test_half_characters_are_refused_by_the_reader_too(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_half_characters_are_refused_by_the_reader_too(tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     document["images"][1]["file_name"] = "\ud800.jpg"
     path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match="entry 1 of 'images' has no usable 'file_name'"):
+    with pytest.raises(InputError, match=r"entry 1 of 'images' \(no usable 'file_name'"):
         read_annotations(path, training=False)
 
 

@@ -12,7 +12,6 @@ from imagenet_tree import WNIDS, write_imagenet_tree
 from torchvision.transforms import functional as F
 
 from pvt_bench.config.schema import data_dir
-from pvt_bench.datasets.faults.checks import quick_check
 from pvt_bench.datasets.imagenet import files as imagenet_files
 from pvt_bench.datasets.imagenet.reader import Erasing, ImageNet, to_float
 from pvt_bench.datasets.loading import Seeded
@@ -79,19 +78,19 @@ def test_the_files_are_listed_once_for_the_check_and_the_reader(
 
     monkeypatch.setattr(imagenet_files, "_images", watched)
     for _ in range(2):
-        quick_check(dataset, "classification", "train")
+        dataset.quick_check("classification", "train")
         dataset.classification("train")
     assert sorted(listed) == sorted(WNIDS)
 
 
 def test_an_empty_class_is_refused_also_from_the_kept_list(tmp_path: Path) -> None:
     dataset = imagenet(write_imagenet_tree(tmp_path / "tree"), tmp_path / "index")
-    quick_check(dataset, "classification", "train")
+    dataset.quick_check("classification", "train")
     for path in (dataset.root / "train" / WNIDS[1]).iterdir():
         path.unlink()
     for _ in range(2):
         with pytest.raises(InputError, match=f"class folder without images: train/{WNIDS[1]}/"):
-            quick_check(dataset, "classification", "train")
+            dataset.quick_check("classification", "train")
 
 
 def test_the_benchmark_of_reading_runs(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from pvt_bench.builders import check
+from pvt_bench.config.checks import check
 from pvt_bench.config.command_line import compose_cells
 from pvt_bench.config.schema import Gpus, read_gpus
 from pvt_bench.errors import InputError

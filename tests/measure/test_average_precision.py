@@ -6,7 +6,7 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pvt_bench.measure.average_precision import NAMES, average_precision
+from pvt_bench.measure.average_precision import NAMES, evaluate
 
 SIDE = 160
 
@@ -77,7 +77,7 @@ def test_equals_pycocotools(kind):
     rng = np.random.default_rng(3)
     truth = _truth(rng)
     detections = _detections(rng, truth, kind)
-    scores = average_precision(truth, detections, kind)
+    scores = evaluate(truth, detections, kind).scores
     assert list(scores) == list(NAMES)
     assert list(scores.values()) == pytest.approx(_reference(truth, detections, kind), abs=1e-9)
     assert 0.05 < scores["AP"] < 0.95
@@ -89,14 +89,14 @@ def test_the_size_of_a_mask_is_not_that_of_its_box():
     truth = _truth(rng)
     detections = _detections(rng, truth, "segm")
     with_boxes = [{**found, "bbox": [0.0, 0.0, 150.0, 150.0]} for found in detections]
-    scores = average_precision(truth, detections, "segm")
-    assert average_precision(truth, with_boxes, "segm") == scores
+    scores = evaluate(truth, detections, "segm").scores
+    assert evaluate(truth, with_boxes, "segm").scores == scores
     assert scores["APs"] > 0
 
 
 def test_no_detections_score_zero_and_absent_sizes_are_nan():
     truth = _truth(np.random.default_rng(5), largest=30)
-    scores = average_precision(truth, [])
+    scores = evaluate(truth, []).scores
     assert scores["AP"] == scores["AR100"] == scores["APs"] == 0
     assert math.isnan(scores["APl"])
     assert math.isnan(scores["ARl"])
@@ -112,7 +112,7 @@ def test_perfect_detections_score_one_and_nothing_is_printed_or_changed(capfd):
         if not row["iscrowd"]
     ]
     unchanged = repr(detections)
-    scores = average_precision(truth, detections)
+    scores = evaluate(truth, detections).scores
     assert scores["AP"] == pytest.approx(1.0)
     assert repr(truth) == before
     assert repr(detections) == unchanged

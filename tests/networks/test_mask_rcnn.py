@@ -189,7 +189,7 @@ def test_proposals_are_trained_as_in_the_release(network: MaskRCNN) -> None:
     ]
     targets = [{"boxes": each} for each in boxes]
     with torch.no_grad():
-        pyramid = network._pyramid(images)
+        pyramid = network.neck(network.backbone(network.batch(images)))
         scores, shifts = (
             torch.cat(
                 [level.permute(0, 2, 3, 1).reshape(3, -1, 3 * channels) for level in levels], 1
@@ -364,7 +364,7 @@ def test_mixed_precision_keeps_coordinates(network: MaskRCNN) -> None:
     """In bfloat16 a coordinate of 1300 pixels would be rounded to multiples of 8."""
     images = some_images(1)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        pyramid = network._pyramid(images)
+        pyramid = network.neck(network.backbone(network.batch(images)))
         proposals, _ = network.head.proposals(pyramid, [SIZE])
         (found,) = network(images)
     assert proposals[0].dtype == found["boxes"].dtype == found["masks"].dtype == torch.float32

@@ -233,9 +233,11 @@ def test_anchors_lie_on_the_strides_of_the_pyramid(
     network: RetinaNet, size: tuple[int, int]
 ) -> None:
     """Centres by hand: cell (i, j) of a level of stride s lies at (j s, i s)."""
-    grid = [[math.ceil(side / stride) for side in size] for stride in network.strides]
+    grid = [[math.ceil(side / stride) for side in size] for stride in network._anchors.strides]
     levels = network._anchors(grid, torch.device("cpu"))
-    for (rows, columns), stride, anchors in zip(grid, network.strides, levels, strict=True):
+    for (rows, columns), stride, anchors in zip(
+        grid, network._anchors.strides, levels, strict=True
+    ):
         centres = (anchors[:, :2] + anchors[:, 2:]) / 2
         expected = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).flip(1) * stride
         torch.testing.assert_close(centres, expected.repeat_interleave(9, 0).float())

@@ -11,6 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from pvt_bench.config.recipes import add_recipe
 from pvt_bench.config.schema import config_dir, register
 from pvt_bench.identity import identity, read_keys
 from pvt_bench.report.options import parse
@@ -30,7 +31,7 @@ def _composed(words: tuple[str, ...]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return read_keys(compose("config", list(words)))
+        return read_keys(compose("config", add_recipe(words)))
 
 
 def settings(*words: str) -> dict[str, Any]:

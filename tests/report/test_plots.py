@@ -18,6 +18,7 @@ from pvt_bench.report.pictures.plots import DPI, STYLE, TEXT, WIDTH, draw, rende
 from pvt_bench.report.pictures.run_charts import run_charts, size_charts
 from pvt_bench.report.sources.runs import load_runs
 from pvt_bench.report.tables.filling import published_table
+from pvt_bench.report.tables.layouts import load_layout
 
 MODELS = [
     *("resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_32x4d"),
@@ -199,7 +200,7 @@ def test_published_points_are_another_series(tmp_path: Path) -> None:
     for model in ("pvt_small", "resnet50"):
         config = settings(TASK, f"model={model}", "dataset=coco", "model.weights=imagenet")
         make_run(tmp_path, config, {**COST, "val/AP": 0.4}, digests={"model.weights": "d"})
-    table = published_table(load_runs(tmp_path), "coco_retinanet", "")
+    table = published_table(load_runs(tmp_path), load_layout("coco_retinanet"), "")
     charts = {chart.name: chart for chart in table_charts(table)}
     measured, published = charts["AP-params_m"].series
     assert (measured.published, published.published) == (False, True)

@@ -9,14 +9,15 @@ from test_experiments import NAMES, cells
 
 from pvt_bench.config.schema import data_dir
 from pvt_bench.errors import InputError
-from pvt_bench.report.sources.runs import canonical, flatten, load_runs
-from pvt_bench.report.tables.beside import misses
+from pvt_bench.report.making import write_published_table
+from pvt_bench.report.sources import cells as cells_of_tables
+from pvt_bench.report.sources.cells import cell_settings
+from pvt_bench.report.sources.runs import load_runs
 from pvt_bench.report.tables.filling import published_table
-from pvt_bench.report.tables.layouts import UNPUBLISHED, load_layout
+from pvt_bench.report.tables.gaps import misses
+from pvt_bench.report.tables.layouts import UNPUBLISHED, _schedule, load_layout
 from pvt_bench.report.tables.published import FIGURES
 from pvt_bench.report.tables.rows import Row, Table
-from pvt_bench.report.tables.settings import GROUPS, has_schedule
-from pvt_bench.report.tables.settings import settings as cell_settings
 
 TASK = "task=coco_retinanet"
 ON_COCO = (TASK, "dataset=coco", "model.weights=imagenet")
@@ -24,7 +25,7 @@ PUBLISHED_AP = {"1x": "40.4", "3x": "42.2"}
 
 
 def table_of(folder: Path, name: str = "coco_retinanet") -> Table:
-    return published_table(load_runs(folder), name, "the command")
+    return published_table(load_runs(folder), load_layout(name), "the command")
 
 
 def rows_of(table: Table, model: str) -> dict[str, Row]:
@@ -43,35 +44,53 @@ def score(folder: Path, value: float, *words: str) -> Path:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_cell_is_set_to_what_hydra_composes(name: str) -> None:
-    """The files are read in Hydra's order: of each table, its first, middle and last cell."""
-    task = load_layout(name).tasks
-    words = [f"dataset={task[0].partition('_')[0]}"] if len(task) == 1 else []
-    composed = cells(name, *words)
-    for cell in {0: composed[0], 1: composed[len(composed) // 2], 2: composed[-1]}.values():
-        dataset = cell.task.name.partition("_")[0]
-        if cell.dataset.name != dataset:
-            continue
-        from pvt_bench.builders import plain
-
-        keys = ("model.weights", "task.protocol.size", "dataset.index")  # swept, or a place
-        whole = {key: str(value) for key, value in flatten({g: plain(cell)[g] for g in GROUPS})}
-        ours = cell_settings(cell.task.name, cell.model.name, dataset, cell.schedule.name, True)
-        assert ours is not None
-        assert {k: v for k, v in ours.items() if k not in keys} == {
-            k: canonical(v) for k, v in whole.items() if k not in keys
-        }
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the cache, and nothing known from before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cells_of_tables._known.cache_clear()
+    return tmp_path / "cache" / "pvt_bench"
 
 
-def test_some_cell_of_a_table_without_a_task_is_compared() -> None:
-    (cell,) = cells("pvt_v2", "task=coco_mask_rcnn", "model=pvt_v2_b4", "dataset=coco")
-    assert cell.schedule.lr == pytest.approx(1.428571e-4)  # of the recipe on that data
-    ours = cell_settings("coco_mask_rcnn", "pvt_v2_b4", "coco", None, True)
-    assert ours is not None
-    assert float(ours["schedule.lr"]) == cell.schedule.lr
-    assert not has_schedule("ade20k_semantic_fpn", "320k")
-    assert has_schedule("ade20k_semantic_fpn", "40k")
+MASK_RCNN = ("task=coco_mask_rcnn", "model=pvt_v2_b4", "dataset=coco")
+
+
+def test_a_cell_is_composed_as_its_run_is() -> None:
+    (run,) = cells("pvt_v2", *MASK_RCNN)
+    with_recipe, without = cell_settings([MASK_RCNN, (*MASK_RCNN, "~recipe_on")])
+    assert run.schedule.lr == pytest.approx(1.428571e-4)  # of the recipe on that data
+    assert float(with_recipe["schedule.lr"]) == run.schedule.lr != float(without["schedule.lr"])
+
+
+def test_cells_are_composed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cell_settings([MASK_RCNN])
+    (file,) = cache.iterdir()
+    cells_of_tables._known.cache_clear()
+    monkeypatch.setattr(cells_of_tables, "compose_each", None)
+    assert cell_settings([MASK_RCNN]) == first
+    monkeypatch.setattr(cells_of_tables, "PACKAGES", ("omegaconf",))
+    assert cells_of_tables._file().name != file.name
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_cache_is_composed_anew(cache: Path, content: str) -> None:
+    first = cell_settings([MASK_RCNN])
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    file.write_text(content)
+    cells_of_tables._known.cache_clear()
+    assert cell_settings([MASK_RCNN]) == first
+    assert file.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(cache: Path) -> None:
+    cache.parent.write_text("a file in the place of the folder")
+    assert cell_settings([MASK_RCNN])[0]["task.name"] == "coco_mask_rcnn"
+
+
+def test_a_schedule_has_a_file_or_none() -> None:
+    assert _schedule("ade20k_semantic_fpn", "320k") is None
+    assert _schedule("ade20k_semantic_fpn", "40k") == "ade20k_semantic_fpn_40k"
 
 
 def test_every_published_figure_is_that_of_the_file(tmp_path: Path) -> None:
@@ -95,7 +114,7 @@ def test_a_cost_is_counted_for_every_schedule(tmp_path: Path) -> None:
         assert row.values["params_m"].n == 1
     at_640 = settings("model=pvt_small", TASK, "mode=cost", "task.protocol.size=[640,960]")
     make_run(tmp_path, at_640, {"cost/gflops": 157.2})
-    latency = published_table(load_runs(tmp_path), "latency", "")
+    latency = published_table(load_runs(tmp_path), load_layout("latency"), "")
     found = {row.texts[2]: row.values["gflops"].mean for row in latency.rows[1:]}
     assert found == {"1x": COST["cost/gflops"], "1x 640": 157.2}
 
@@ -135,6 +154,31 @@ def test_a_run_that_was_set_to_anything_else_stands_nowhere(
     # Its cost is that of the cell where the network is the same.
     left_out = any("set to anything else than its cells" in note for note in table.notes)
     assert left_out != bool(rows_of(table, "pvt_small")["1x"].values["gflops"].n)
+
+
+def test_the_command_admits_the_runs_that_the_report_admits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost = ("model=pvt_small", TASK, "mode=cost")
+    own = make_run(tmp_path, settings(*cost), COST)
+    changed = make_run(tmp_path, settings(*cost, "model.sr_ratios=[4,2,1,1]"), COST)
+    layout = load_layout("coco_retinanet")
+    cells = {("pvt_small", "1x")}
+    for records, left_out in (({own}, False), ({changed}, True), ({own, changed}, True)):
+        paths = write_published_table(tmp_path, layout, "", cells, records)
+        assert [path.name for path in paths] == ["coco_retinanet.md", "coco_retinanet.csv"]
+        text = paths[0].read_text()
+        assert text.count("34.22") == (own in records), "in the row of 1x alone"
+        assert UNPUBLISHED not in text
+        shown = " ".join(capsys.readouterr().out.split())
+        assert ("set to anything else than its cells" in shown) == left_out
+
+
+def test_a_record_from_before_tasks_named_their_data(tmp_path: Path) -> None:
+    config = settings("model=pvt_small", *ON_COCO)
+    assert config["task"].pop("dataset") == "coco"
+    make_run(tmp_path, config, {**COST, "val/AP": 0.4}, digests={"model.weights": "d"})
+    assert rows_of(table_of(tmp_path), "pvt_small")["1x"].values["AP"].n == 1
 
 
 def test_scores_on_other_data_stand_nowhere(tmp_path: Path) -> None:
@@ -187,6 +231,20 @@ def test_a_planted_wrong_cost_is_missed(tmp_path: Path) -> None:
     sentences, _ = misses(layout, table_of(tmp_path, "imagenet"), 0.5)
     assert len(sentences) == 2, "of both papers' tables"
     assert re.search(r"PVT-Tiny pvt_tiny: Params \(M\) is 14\.20, published 13\.2\.", sentences[0])
+
+
+def test_a_table_of_the_users_own_search_path(tmp_path: Path, cache: Path) -> None:
+    """Its cells are composed each time: the cache knows nothing of the user's files."""
+    text = (data_dir("experiments") / "table" / "pretraining.yaml").read_text()
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "mine.yaml").write_text(text.replace("imagenet,null", "null,mine.pth"))
+    report = load_layout("pretraining").report
+    layout = load_layout("mine", report, [f"hydra.searchpath=[file://{tmp_path}]"])
+    added = layout.rows[layout.rows["section"] == UNPUBLISHED]
+    assert {*added["model.weights"]} == {"mine.pth"}
+    (file,) = cache.iterdir()
+    assert "table=pretraining" in file.read_text()
+    assert "table=mine" not in file.read_text()
 
 
 def test_a_table_that_is_not_there_is_explained() -> None:

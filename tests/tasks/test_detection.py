@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pvt_bench.backbones import create
 from pvt_bench.datasets.coco.reader import Coco
 from pvt_bench.datasets.loading import collate
-from pvt_bench.measure.average_precision import NAMES, Kind, average_precision
+from pvt_bench.measure.average_precision import NAMES, Kind, evaluate
 from pvt_bench.networks.detr import DETR
 from pvt_bench.networks.mask_rcnn import MaskRCNN
 from pvt_bench.networks.retinanet import RetinaNet
@@ -301,7 +301,7 @@ def score_scenes(network: nn.Module) -> dict[Kind, float]:
         "annotations": annotations,
     }
     kinds: list[Kind] = ["bbox", "segm"] if "segmentation" in found[0] else ["bbox"]
-    return {kind: average_precision(truth, found, kind)["AP"] for kind in kinds}
+    return {kind: evaluate(truth, found, kind).scores["AP"] for kind in kinds}
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,12 @@ from pvt_bench.datasets.coco.reader import Coco
 from pvt_bench.datasets.loading import Share, eval_loader
 from pvt_bench.networks.classifier import Classifier
 from pvt_bench.networks.detr import DETR
+from pvt_bench.networks.loss import divisor
 from pvt_bench.networks.mask_rcnn import MaskRCNN
 from pvt_bench.networks.retinanet import RetinaNet
 from pvt_bench.networks.segmenter import Segmenter
 from pvt_bench.networks.semantic_fpn import SemanticFPN
-from pvt_bench.processes import count, divisor, gather, rank
+from pvt_bench.processes import count, gather, rank
 from pvt_bench.tasks.base import Task
 from pvt_bench.tasks.classification import Classification
 from pvt_bench.tasks.detection import Detection

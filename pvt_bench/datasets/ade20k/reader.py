@@ -15,27 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pvt_bench.datasets.ade20k import augmentation as augment
+from pvt_bench.datasets.ade20k.tree import IGNORED, MASKS, ADE20KTree, class_names, is_mask
 from pvt_bench.datasets.fingerprints import THREADS, fingerprint, stat_digest
 from pvt_bench.datasets.image_files import ending, is_image, open_file, opened
 from pvt_bench.datasets.images import read_image, resize_image, resize_segments, resized_size
 from pvt_bench.datasets.index import Index, load_index
-from pvt_bench.datasets.trees import check_tree, find_root, read_text
-from pvt_bench.datasets.views import View, Views, check_bits, find_split, turns_upright
+from pvt_bench.datasets.views import View
 from pvt_bench.errors import InputError
 from pvt_bench.screen import progress_bar
 
-SPLITS = {"train": "training", "val": "validation"}
-MASKS = (".png", ".bmp", ".tif", ".tiff")  # lossless: a JPEG changes labels
 FEW = 2_000  # masks that are read in a moment: neither said nor kept
-NAMES = "objectInfo150.txt"
-CLASSES = 150  # where there is no file of names
-IGNORED = 255
-TREE = """
-  images/training/*.jpg
-  images/validation/*.jpg
-  annotations/training/*.png
-  annotations/validation/*.png
-  objectInfo150.txt (the names of the classes; may be absent)"""
 
 
 @dataclass(frozen=True)
@@ -67,15 +56,13 @@ class Resizing:
         return -(-height // self.align) * self.align, -(-width // self.align) * self.align
 
 
-class ADE20K(Views):
-    """A folder in the layout of ADEChallengeData2016; `root` None is $PVT_BENCH_DATA/ade20k.
+class ADE20K(ADE20KTree):
+    """A folder in ADE20K's layout; for the options of all layouts see `ImageFolder`.
 
     Training and test are MMSegmentation's for Semantic FPN, with the sizes of PVT's test (arXiv
     2102.12122, section 5.3, and its align_resize.py). `flip` is the probability of a horizontal
     flip, `photometric_distortion` changes brightness, contrast and colours; see `Resizing` for
-    the other options and `View` for `on_damaged`. index: a folder that keeps what was read of the
-    masks, or None. exif: "apply" turns images upright as their EXIF orientation says, "ignore"
-    takes them as they are stored. bits: see `pvt_bench.datasets.image_files.open_image`.
+    the other options.
     """
 
     def __init__(
@@ -95,36 +82,17 @@ class ADE20K(Views):
         exif: str = "apply",
         bits: int | None = None,
     ) -> None:
-        self.name = name
-        self.root = find_root(name, root)
+        super().__init__(name, root, index, on_damaged, exif, bits)
         self.resizing = Resizing(
             shorter_side, longer_side, resize_range, crop, cat_max_ratio, align
         )
         self.flip = flip
         self.photometric_distortion = photometric_distortion
-        self.on_damaged = on_damaged
-        self.index = Path(index).expanduser() if index else None
-        self.upright = turns_upright(exif)
-        self.bits = check_bits(bits)
-        needed = [
-            f"{kind}/{split}" for kind in ("images", "annotations") for split in SPLITS.values()
-        ]
-        check_tree(name, "ADE20K", self.root, needed, TREE)
 
     def segmentation(self, split: str) -> "ADE20KSegmentation":
         """The images of "train" or "val" with a label for each pixel."""
-        return ADE20KSegmentation(
-            self.root,
-            find_split(split, SPLITS),
-            self.resizing,
-            self.flip,
-            self.photometric_distortion,
-            self.on_damaged,
-            training=split == "train",
-            index=self.index,
-            upright=self.upright,
-            bits=self.bits,
-        )
+        self.check_layout()
+        return ADE20KSegmentation(self, split)
 
 
 class ADE20KSegmentation(View):
@@ -138,38 +106,26 @@ class ADE20KSegmentation(View):
 
     former_covers_images = True
 
-    def __init__(
-        self,
-        root: Path,
-        split: str,
-        resizing: Resizing,
-        flip: float,
-        photometric_distortion: bool,
-        on_damaged: str,
-        training: bool,
-        index: Path | None,
-        upright: bool,
-        bits: int | None,
-    ) -> None:
+    def __init__(self, tree: ADE20K, split: str) -> None:
+        root, folder = tree.root, tree.folder_of(split)
         self.image_files, self.segment_files, self.left_out = _pair(
-            root / "images" / split, root / "annotations" / split
+            root / "images" / folder, root / "annotations" / folder
         )
-        self.upright = upright
-        self.bits = bits
-        super().__init__(len(self.image_files), on_damaged, training)
-        self.training = training
+        self.training = split == "train"
+        super().__init__(len(self.image_files), tree.on_damaged, self.training)
+        self.upright = tree.upright
+        self.bits = tree.bits
         self.class_names = class_names(root)
-        self.resizing = resizing
-        self.flip = flip
-        self.photometric_distortion = photometric_distortion
+        self.resizing = tree.resizing
+        self.flip = tree.flip
+        self.photometric_distortion = tree.photometric_distortion
         files = self.image_files + self.segment_files
         self.former_fingerprint = _names_and_sizes(self.class_names, files)
         names = [str(path.relative_to(root)) for path in files]
         labels = hashlib.sha256("\n".join([*self.class_names, *names]).encode()).hexdigest()
-        self.fingerprint = fingerprint(labels, root, names, index)
-        self.dropped: dict[str, int] = {}
-        pixels = count_values(root, names[len(self.image_files) :], index)
-        check_labels(root / "annotations" / split, pixels, self.num_classes)
+        self.fingerprint = fingerprint(labels, root, names, tree.index)
+        pixels = count_values(root, names[len(self.image_files) :], tree.index)
+        check_labels(root / "annotations" / folder, pixels, self.num_classes)
         of_class = pixels[1 : self.num_classes + 1]
         self.unseen = tuple(np.array(self.class_names, object)[of_class == 0])
 
@@ -231,15 +187,6 @@ def read_segments(path: Path, num_classes: int) -> Tensor:
     return torch.from_numpy(labels[values])
 
 
-def class_names(root: Path) -> list[str]:
-    """The first name of each class of the tree, or numbers where it has no file of them."""
-    file = root / NAMES
-    if not file.exists():
-        return [f"class {number}" for number in range(1, CLASSES + 1)]
-    lines = [line for line in read_text(file).splitlines() if line.strip()]
-    return [line.split("\t")[-1].split(",")[0].strip() for line in lines[1:]]
-
-
 def count_values(root: Path, masks: list[str], index: Path | None) -> NDArray[np.int64]:
     """The pixels (256,) of each value in `masks`, files below `root`; kept in `index`."""
 
@@ -297,7 +244,7 @@ def _pair(images: Path, annotations: Path) -> tuple[list[Path], list[Path], dict
     labelled = _by_stem(annotations, is_mask, left_out)
     if not found:
         raise InputError(
-            f"There are no images in {images}. Expected in the dataset's folder:{TREE}"
+            f"There are no images in {images}. Expected in the dataset's folder:{ADE20KTree.TREE}"
         )
     for own, other, folder in ((found, labelled, annotations), (labelled, found, images)):
         missing = sorted(set(own) - set(other))
@@ -309,11 +256,6 @@ def _pair(images: Path, annotations: Path) -> tuple[list[Path], list[Path], dict
             )
     stems = sorted(found)
     return [found[stem] for stem in stems], [labelled[stem] for stem in stems], dict(left_out)
-
-
-def is_mask(name: str) -> bool:
-    """Whether a file can be an image of labels, by its name."""
-    return is_image(name) and name.lower().endswith(MASKS)
 
 
 def _by_stem(folder: Path, fits: Callable[[str], bool], left_out: Counter[str]) -> dict[str, Path]:

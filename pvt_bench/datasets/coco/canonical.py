@@ -1,25 +1,30 @@
-"""COCO's JSON in the one form that all here read: training, the score, tables and pictures.
+"""COCO's JSON in the one form that training, the score, tables and pictures read.
 
 Other tools leave out keys, write ids as text or count them from 0. Where only one meaning is
-possible, entries get the form of COCO's own files, and it is counted what was changed; all else
-stays as it is, for the readers to refuse.
+possible, entries get the form of COCO's own files and the changes are counted; all else stays as
+it is, to be refused.
 """
 
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from faster_coco_eval.core import mask as mask_api
 
+from pvt_bench.datasets.coco.values import (
+    MASK,
+    is_finite,
+    is_number,
+    is_polygon,
+    is_run_lengths,
+    is_whole,
+    number,
+    whole,
+)
+
 Document = dict[str, Any]
 Row = dict[str, Any]
 CROWD = {0: 0, 1: 1, "0": 0, "1": 1, "": 0, None: 0}  # false is 0 there, and true is 1
-MASK = 2**31  # pixels; no image that is read has as many
-FAR = 2**20  # pixels; the library that fills polygons walks along every pixel of their edges
-SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can hold, and no file or screen
-LARGEST = 2**53  # up to it every whole number is exact in all tools that read JSON
 
 
 def canonicalise(document: Document) -> dict[str, int]:
@@ -44,57 +49,10 @@ def canonicalise(document: Document) -> dict[str, int]:
     return {what: count for what, count in done.items() if count}
 
 
-def whole(value: Any) -> Any:
-    """A whole number in whatever form, `7.0` or `"7"`, as int; any other value as it is."""
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value
-
-
-def number(value: Any) -> Any:
-    """A number, also where it is written as text; any other value as it is."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def is_name(value: Any) -> bool:
-    """Whether a value is a text that is not empty and has no halves of characters."""
-    return isinstance(value, str) and bool(value) and not SURROGATE.search(value)
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a value is a number that arithmetic can use; true and false are not."""
-    return type(value) in (int, float) and abs(value) < LARGEST and not math.isnan(value)
-
-
-def is_polygon(value: Any) -> bool:
-    """Whether a value is a list of at least three points, [x1, y1, x2, y2, ...], in reach."""
-    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
-        return False
-    return all(is_finite(each) and abs(each) < FAR for each in value)
-
-
-def is_run_lengths(value: Any) -> bool:
-    """Whether a value can be the `counts` of a mask, as a list or packed into a text."""
-    if isinstance(value, list):
-        return all(type(each) is int and 0 <= each < MASK for each in value)
-    return isinstance(value, str)
-
-
 def _is_outline(value: Any) -> bool:
     if isinstance(value, dict):
         return is_run_lengths(value.get("counts"))
     return isinstance(value, list) and bool(value) and all(map(is_polygon, value))
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is int and abs(value) < LARGEST
 
 
 def _key(value: Any) -> Any:
@@ -114,7 +72,7 @@ def _unify_ids(
             row[name] = whole(row[name])
     ids = [row.get("id") for row in rows]
     named = all((isinstance(value, str) and value) or type(value) is int for value in ids)
-    if not named or all(map(_is_id, ids)):
+    if not named or all(map(is_whole, ids)):
         return
     places = {value: place for place, value in enumerate(dict.fromkeys(ids), start=1)}
     for row in rows:
@@ -123,7 +81,7 @@ def _unify_ids(
         if _key(row.get(key)) in places:
             row[key] = places[row[key]]
         elif key in row:
-            row[key] = None if _is_id(row[key]) else row[key]
+            row[key] = None if is_whole(row[key]) else row[key]
     done[told] += len(rows)
 
 
@@ -135,7 +93,7 @@ def _number(done: Counter[str], objects: list[Row]) -> None:
     for row in objects:
         row["id"] = whole(row.get("id"))
     ids = [row["id"] for row in objects]
-    if all(_is_id(value) and value > 0 for value in ids):
+    if all(is_whole(value) and value > 0 for value in ids):
         return
     known = Counter(value for value in map(_key, ids) if value is not None)
     if known and known.most_common(1)[0][1] > 1:
@@ -165,11 +123,11 @@ def _complete(done: Counter[str], row: Row, size: tuple[Any, Any]) -> None:
     if crowd is None or isinstance(crowd, str | int | float):
         row["iscrowd"] = CROWD.get(crowd, crowd)
     outline = row.get("segmentation")
-    if isinstance(outline, list) and outline and all(type(x) in (int, float) for x in outline):
+    if isinstance(outline, list) and outline and all(map(is_number, outline)):
         row["segmentation"] = [outline]
         done["flat lists of points read as one polygon"] += 1
     area = row["area"] = number(row.get("area"))
-    if type(area) not in (int, float):
+    if not is_number(area):
         measured = _measure(row, size)
         if measured is not None:
             row["area"] = measured
@@ -180,7 +138,7 @@ def _measure(row: Row, size: tuple[Any, Any]) -> float | None:
     """The pixels of an object's mask, or else of its box; None where there is no usable box."""
     height, width = size
     outline, box = row.get("segmentation"), row.get("bbox")
-    sized = _is_id(height) and _is_id(width) and 0 < height * width < MASK
+    sized = is_whole(height) and is_whole(width) and 0 < height * width < MASK
     if sized and _is_outline(outline):
         try:
             return float(mask_api.area(mask_api.segmToRle(outline, width, height)))

@@ -12,40 +12,23 @@ from torch import Tensor
 
 from pvt_bench.datasets.coco.annotations import read_annotations
 from pvt_bench.datasets.coco.canonical import describe
+from pvt_bench.datasets.coco.file_names import find_files, is_inside
+from pvt_bench.datasets.coco.tree import CocoTree
+from pvt_bench.datasets.faults.files import is_file
 from pvt_bench.datasets.faults.kinds import SHOWN
-from pvt_bench.datasets.file_names import find_files, is_file, is_inside
 from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.images import read_image, resize_image, resize_masks, resized_size
-from pvt_bench.datasets.trees import check_tree, find_root
-from pvt_bench.datasets.views import (
-    View,
-    Views,
-    check_bits,
-    find_split,
-    some_of,
-    turns_upright,
-)
+from pvt_bench.datasets.views import DetectionView, some_of
 from pvt_bench.errors import InputError
 from pvt_bench.screen import say
 
-ROBOFLOW = "_annotations.coco.json"
-SPLITS = {"train": "train2017", "val": "val2017"}
-TREE = """
-  annotations/instances_train2017.json
-  annotations/instances_val2017.json
-  train2017/
-  val2017/"""
 
-
-class Coco(Views):
-    """A folder in COCO's layout; `root` None is $PVT_BENCH_DATA/coco.
+class Coco(CocoTree):
+    """A folder in COCO's layout; for the options of all layouts see `ImageFolder`.
 
     Images are resized so that the shorter side has `shorter_side` pixels (None: as they are; of
     several numbers training draws one, and the last is for the test) and the longer at most
-    `longer_side`, and flipped with probability `flip` in training. index: a folder that keeps
-    what was read of the annotation files, or None. on_damaged: see `View`. exif: "apply" turns
-    images upright as their EXIF orientation says, "ignore" takes them as they are stored. bits: see
-    `pvt_bench.datasets.image_files.open_image`.
+    `longer_side`, and flipped with probability `flip` in training.
     """
 
     def __init__(
@@ -60,41 +43,20 @@ class Coco(Views):
         exif: str = "apply",
         bits: int | None = None,
     ) -> None:
-        self.name = name
-        self.root = find_root(name, root)
-        self.shorter_side = shorter_side
+        super().__init__(name, root, index, on_damaged, exif, bits)
+        self.shorter_sides: Sequence[int | None] = (
+            shorter_side if isinstance(shorter_side, Sequence) else [shorter_side]
+        )
         self.longer_side = longer_side
         self.flip = flip
-        self.index = Path(index).expanduser() if index else None
-        self.on_damaged = on_damaged
-        self.upright = turns_upright(exif)
-        self.bits = check_bits(bits)
-        _refuse_roboflow(self.root)
-        check_tree(name, "COCO", self.root, TREE.split(), TREE)
 
     def detection(self, split: str, masks: bool = False) -> "CocoDetection":
         """The images of "train" or "val" with boxes and labels, and with masks if asked for."""
-        folder = find_split(split, SPLITS)
-        training = split == "train"
-        sides = (
-            self.shorter_side if isinstance(self.shorter_side, Sequence) else [self.shorter_side]
-        )
-        return CocoDetection(
-            self.root / "annotations" / f"instances_{folder}.json",
-            self.root / folder,
-            shorter_sides=sides if training else sides[-1:],
-            longer_side=self.longer_side,
-            flip=self.flip if training else 0.0,
-            training=training,
-            masks=masks,
-            index=self.index,
-            on_damaged=self.on_damaged,
-            upright=self.upright,
-            bits=self.bits,
-        )
+        self.check_layout()
+        return CocoDetection(self, split, masks)
 
 
-class CocoDetection(View):
+class CocoDetection(DetectionView):
     """Images with the objects of an annotation file.
 
     The target has `boxes` (n, 4) float32 XYXY in pixels of the image, `labels` (n,) int64 from 0,
@@ -105,45 +67,30 @@ class CocoDetection(View):
     annotation file and the images.
     """
 
-    def __init__(
-        self,
-        annotation_file: Path,
-        image_folder: Path,
-        *,
-        shorter_sides: Sequence[int | None],
-        longer_side: int | None,
-        flip: float,
-        training: bool,
-        masks: bool,
-        index: Path | None,
-        on_damaged: str,
-        upright: bool,
-        bits: int | None,
-    ) -> None:
-        self.annotation_file = annotation_file
-        self.image_folder = image_folder
-        self.shorter_sides = shorter_sides
-        self.longer_side = longer_side
-        self.flip = flip
+    def __init__(self, tree: Coco, split: str, masks: bool) -> None:
+        training = split == "train"
+        self.annotation_file = tree.annotation_file(split)
+        self.image_folder = tree.root / tree.folder_of(split)
+        self.shorter_sides = tree.shorter_sides if training else tree.shorter_sides[-1:]
+        self.longer_side = tree.longer_side
+        self.flip = tree.flip if training else 0.0
         self.masks = masks
-        self.upright = upright
-        self.bits = bits
-        self.annotations = read_annotations(annotation_file, training, index)
+        self.upright = tree.upright
+        self.bits = tree.bits
+        self.annotations = read_annotations(self.annotation_file, training, tree.index)
         self.image_ids = self.annotations.image_ids
-        super().__init__(len(self.image_ids), on_damaged, training)
+        super().__init__(len(self.image_ids), tree.on_damaged, training)
         self.class_names = self.annotations.categories
         self.category_ids = self.annotations.category_ids.tolist()
         self.dropped = self.annotations.dropped
-        if not len(self):
-            raise InputError(f"{annotation_file} has no image with a usable box.")
-        self.files, respelt = find_files(image_folder, self.annotations.file_names.tolist())
-        _check_images(image_folder, self.files)
+        self.files, respelt = find_files(self.image_folder, self.annotations.file_names.tolist())
+        _check_images(self.image_folder, self.files)
         self._tell(respelt)
         counts = np.bincount(self.annotations.labels, minlength=self.num_classes)
         self.unseen = tuple(np.array(self.class_names, object)[counts == 0])
         self.former_fingerprint = self.annotations.fingerprint
         self.fingerprint = fingerprint(
-            self.annotations.fingerprint, image_folder, self.files, index
+            self.annotations.fingerprint, self.image_folder, self.files, tree.index
         )
 
     @cached_property
@@ -238,20 +185,6 @@ def flip_horizontally(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor,
     if "masks" in target:
         flipped["masks"] = target["masks"].flip(-1)
     return image.flip(-1), flipped
-
-
-def _refuse_roboflow(root: Path) -> None:
-    """Say how an export of Roboflow's becomes a tree that is read."""
-    found = {name: root / name / ROBOFLOW for name in ("train", "valid", "test")}
-    if not found["train"].exists() or (root / "annotations").exists():
-        return
-    val = "valid" if found["valid"].exists() else "test"
-    raise InputError(
-        f"{root.absolute()} has train/{ROBOFLOW}, as Roboflow exports it, and COCO's layout is "
-        f"expected. Type there: mkdir annotations; mv train train2017; mv {val} val2017; "
-        f"mv train2017/{ROBOFLOW} annotations/instances_train2017.json; "
-        f"mv val2017/{ROBOFLOW} annotations/instances_val2017.json"
-    )
 
 
 def _check_images(folder: Path, names: list[str]) -> None:

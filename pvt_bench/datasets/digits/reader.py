@@ -9,12 +9,14 @@ from faster_coco_eval.core import mask as mask_api
 from numpy.typing import NDArray
 from PIL import Image
 
-from pvt_bench.datasets.ade20k import reader as ade20k
-from pvt_bench.datasets.coco import reader as coco
+from pvt_bench.datasets.ade20k.reader import ADE20K, ADE20KSegmentation
+from pvt_bench.datasets.ade20k.tree import NAMES as ADE20K_NAMES
+from pvt_bench.datasets.coco.reader import Coco, CocoDetection
 from pvt_bench.datasets.digits.scenes import SIDE, Region, Scene, compose_scenes
 from pvt_bench.datasets.digits.scenes import VERSION as SCENES_VERSION
-from pvt_bench.datasets.imagenet import files as imagenet_files
-from pvt_bench.datasets.imagenet import reader as imagenet
+from pvt_bench.datasets.folders import ImageFolder
+from pvt_bench.datasets.imagenet.files import NAMES as IMAGENET_NAMES
+from pvt_bench.datasets.imagenet.reader import ImageNet, ImageNetClassification
 from pvt_bench.datasets.views import Views
 from pvt_bench.errors import InputError
 from pvt_bench.files import replacing
@@ -36,15 +38,15 @@ class Digits(Views):
 
     `root` itself is a tree in COCO's layout; below it `imagenet/` has the digits cut out of the
     same scenes, and `ade20k/` their masks. `classification`, `detection` and `segmentation` are
-    the options of the readers, `ImageNet`, `Coco` and `ADE20K`.
+    the options of the `READERS` beside name and root.
     """
 
-    # The options below are those of these, whose name and root are this dataset's.
-    READERS: ClassVar[dict[str, type[Views]]] = {
-        "classification": imagenet.ImageNet,
-        "detection": coco.Coco,
-        "segmentation": ade20k.ADE20K,
+    READERS: ClassVar[dict[str, type[ImageFolder]]] = {
+        "classification": ImageNet,
+        "detection": Coco,
+        "segmentation": ADE20K,
     }
+    FOLDERS: ClassVar = {"classification": "imagenet", "detection": ".", "segmentation": "ade20k"}
 
     def __init__(
         self,
@@ -56,22 +58,30 @@ class Digits(Views):
     ) -> None:
         self.name = name
         self.root = Path(root).expanduser()
-        self.options = (classification, detection, segmentation)
+        self.options = {
+            "classification": classification,
+            "detection": detection,
+            "segmentation": segmentation,
+        }
         write_digits(self.root)
 
-    def classification(self, split: str) -> imagenet.ImageNetClassification:
+    def reader(self, view: str) -> Any:
+        """The dataset in whose layout a view is written."""
+        super().reader(view)
+        root = str(self.root / self.FOLDERS[view])
+        return self.READERS[view](self.name, root, **self.options[view])
+
+    def classification(self, split: str) -> ImageNetClassification:
         """Single digits, with a little of what is around them."""
-        tree = imagenet.ImageNet(self.name, str(self.root / "imagenet"), **self.options[0])
-        return tree.classification(split)
+        return self.reader("classification").classification(split)
 
-    def detection(self, split: str, masks: bool = False) -> coco.CocoDetection:
+    def detection(self, split: str, masks: bool = False) -> CocoDetection:
         """Scenes with the boxes, labels and masks of their digits."""
-        return coco.Coco(self.name, str(self.root), **self.options[1]).detection(split, masks)
+        return self.reader("detection").detection(split, masks)
 
-    def segmentation(self, split: str) -> ade20k.ADE20KSegmentation:
+    def segmentation(self, split: str) -> ADE20KSegmentation:
         """Scenes with a label for each pixel: the canvas, then the ten digits."""
-        tree = ade20k.ADE20K(self.name, str(self.root / "ade20k"), **self.options[2])
-        return tree.segmentation(split)
+        return self.reader("segmentation").segmentation(split)
 
 
 def write_digits(root: Path) -> None:
@@ -83,7 +93,7 @@ def write_digits(root: Path) -> None:
         return
     try:
         with replacing(root) as beside:
-            for split in coco.SPLITS:
+            for split in Coco.SPLITS:
                 _write_split(beside, split)
             _write_names(beside)
     except OSError as error:
@@ -106,9 +116,9 @@ def _write_split(root: Path, split: str) -> None:
 
 def _write_names(root: Path) -> None:
     names = "".join(f"{wnid} {name}\n" for wnid, name in zip(WNIDS, NAMES, strict=True))
-    (root / "imagenet" / imagenet_files.NAMES[0]).write_text(names)
+    (root / "imagenet" / IMAGENET_NAMES[0]).write_text(names)
     rows = ["Idx\tName", *(f"{i}\t{name}" for i, name in enumerate(("canvas", *NAMES), start=1))]
-    (root / "ade20k" / ade20k.NAMES).write_text("\n".join(rows) + "\n")
+    (root / "ade20k" / ADE20K_NAMES).write_text("\n".join(rows) + "\n")
 
 
 def _save_jpeg(pixels: Pixels, path: Path) -> None:
@@ -119,9 +129,9 @@ class _CocoWriter:
     """Writes scenes, and their digits as annotations."""
 
     def __init__(self, root: Path, split: str) -> None:
-        self.folder = root / coco.SPLITS[split]
+        self.folder = root / Coco.SPLITS[split]
         self.folder.mkdir(parents=True)
-        self.annotation_file = root / "annotations" / f"instances_{coco.SPLITS[split]}.json"
+        self.annotation_file = root / "annotations" / f"instances_{Coco.SPLITS[split]}.json"
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
@@ -167,7 +177,7 @@ class _ImageNetWriter:
     """Cuts every digit that stands alone out of its scene, into the folder of its class."""
 
     def __init__(self, root: Path, split: str) -> None:
-        self.folder = root / "imagenet" / imagenet.SPLITS[split]
+        self.folder = root / "imagenet" / ImageNet.SPLITS[split]
         for wnid in WNIDS:
             (self.folder / wnid).mkdir(parents=True)
 
@@ -194,7 +204,7 @@ class _ADE20KWriter:
     """Writes scenes, and what each of their pixels is."""
 
     def __init__(self, root: Path, split: str) -> None:
-        folder = ade20k.SPLITS[split]
+        folder = ADE20K.SPLITS[split]
         self.name = "ADE_train" if split == "train" else "ADE_val"
         self.images = root / "ade20k" / "images" / folder
         self.annotations = root / "ade20k" / "annotations" / folder

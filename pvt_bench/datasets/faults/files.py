@@ -8,7 +8,6 @@ from pathlib import Path
 from pvt_bench.datasets.faults import kinds
 from pvt_bench.datasets.faults.images import Job
 from pvt_bench.datasets.faults.kinds import Fault
-from pvt_bench.datasets.file_names import is_file
 
 
 @dataclass
@@ -52,6 +51,14 @@ def check_listed(root: Path, folder: str, names: Iterable[str]) -> tuple[list[Fa
         else:
             readable.append(name)
     return faults, readable
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no name is too long or has too odd characters to ask."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or characters that no name has
+        return False
 
 
 def _size(entry: os.DirEntry[str]) -> int | None:

@@ -1,6 +1,6 @@
 """What can be wrong with a dataset's files, what the readers make of it, and how to mend it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from pvt_bench.errors import InputError
@@ -255,3 +255,16 @@ OTHER_CLASSES = Kind(
     "The network is built for the dataset's classes; published scores do not compare.",
     "Nothing, if the data is meant to have these classes.",
 )
+
+# Faults of images that are not read where `dataset.on_damaged` has them skipped.
+SKIPPABLE = {kind.name for kind in (FILE_EMPTY, DAMAGED, NOT_AN_IMAGE, NOT_DECODED, HUGE)}
+
+
+def forgive(faults: Iterable[Fault], split: str, on_damaged: str) -> Iterator[Fault]:
+    """The faults, with damaged images as notes where `dataset.on_damaged` has them skipped."""
+    for fault in faults:
+        if split == "train" and on_damaged == "skip" and fault.kind.name in SKIPPABLE:
+            kind = fault.kind.as_note("The next whole image takes its place (on_damaged=skip).")
+            yield Fault(kind, fault.where, fault.detail)
+        else:
+            yield fault

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pvt_bench.datasets.folders import ImageFolder, read_text
 from pvt_bench.datasets.image_files import LEFT_BEHIND, ending, is_image
 from pvt_bench.datasets.index import Index, load_index
-from pvt_bench.datasets.trees import check_tree, read_text
 from pvt_bench.errors import InputError
 from pvt_bench.escaping import visible
 
@@ -65,7 +65,7 @@ class Files:
         return digest.hexdigest()
 
 
-def list_files(name: str, root: Path, split: str, index: Path | None) -> Files:
+def list_files(tree: ImageFolder, split: str, index: Path | None) -> Files:
     """The images of a split, "train" or "val".
 
     The classes are those of `train/`; of the split where there is no `train/`.
@@ -74,11 +74,12 @@ def list_files(name: str, root: Path, split: str, index: Path | None) -> Files:
     Raises:
         InputError: no such tree, no images, or an image whose class is not known.
     """
-    check_tree(name, "ImageNet", root, [split], TREE)
+    tree.need([split])
+    root = tree.root
     _refuse_tiny(root)
     folder = root / split
     folders = class_folders(folder)
-    truth = None if folders else _truth_file(name, root)
+    truth = None if folders else _truth_file(tree)
     if truth is None:
         stamp = {each: _time(folder / each) for each in folders}
         kept = load_index(index, folder, stamp, partial(_scan_folders, folder, folders))
@@ -255,11 +256,11 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
-def _truth_file(name: str, root: Path) -> Path:
-    places = [root / DEVKIT / TRUTH, root / TRUTH, root / KAGGLE]
+def _truth_file(tree: ImageFolder) -> Path:
+    places = [tree.root / each for each in (f"{DEVKIT}/{TRUTH}", TRUTH, KAGGLE)]
     found = [place for place in places if place.exists()]
     if not found:
-        check_tree(name, "ImageNet", root, ["val/<WordNet id>/"], TREE)
+        tree.need(["val/<WordNet id>/"])
     return found[0]
 
 

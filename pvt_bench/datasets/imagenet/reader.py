@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,10 @@ from torchvision.transforms import v2
 from pvt_bench.datasets.fingerprints import fingerprint
 from pvt_bench.datasets.image_files import open_image
 from pvt_bench.datasets.imagenet.files import class_names, list_files
+from pvt_bench.datasets.imagenet.tree import ImageNetTree
 from pvt_bench.datasets.images import MEAN, STD
-from pvt_bench.datasets.trees import find_root
-from pvt_bench.datasets.views import View, Views, check_bits, find_split, turns_upright
+from pvt_bench.datasets.views import View
 from pvt_bench.errors import InputError
-
-SPLITS = {"train": "train", "val": "val"}
 
 
 def posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
@@ -41,18 +38,14 @@ for operation, function in timm_augment.NAME_TO_OP.items():
         timm_augment.NAME_TO_OP[operation] = posterize
 
 
-class ImageNet(Views):
-    """A folder in ImageNet's layout; `root` None is $PVT_BENCH_DATA/imagenet.
+class ImageNet(ImageNetTree):
+    """A folder in ImageNet's layout; for the options of all layouts see `ImageFolder`.
 
     In training (PVT, arXiv 2102.12122, section 5.1, by timm): a random part of the image, of
     `scale` times its area and of `ratio` width to height, is resized to `size` pixels, flipped
     with probability `flip`, changed by `auto_augment` (timm's notation) or else in colour by
     `color_jitter`, and in part erased with probability `random_erasing`. For the test the shorter
     side is resized to `test_resize` and the middle, `size` wide and high, is kept.
-
-    index: a folder for the lists of files, so that they are not searched for again; or None.
-    on_damaged: see `View`. exif: "apply" turns images upright as their EXIF orientation says,
-    "ignore" takes them as they are stored. bits: see `pvt_bench.datasets.image_files.open_image`.
     """
 
     def __init__(
@@ -73,12 +66,7 @@ class ImageNet(Views):
         exif: str = "apply",
         bits: int | None = None,
     ) -> None:
-        self.name = name
-        self.root = find_root(name, root)
-        self.index = Path(index).expanduser() if index else None
-        self.on_damaged = on_damaged
-        self.upright = turns_upright(exif)
-        self.bits = check_bits(bits)
+        super().__init__(name, root, index, on_damaged, exif, bits)
         self.test_transform: Callable[[Image.Image], Tensor] = v2.Compose(
             [
                 v2.Resize(test_resize, v2.InterpolationMode(interpolation)),
@@ -105,18 +93,8 @@ class ImageNet(Views):
 
     def classification(self, split: str) -> "ImageNetClassification":
         """The images of "train" or "val" with their labels."""
-        training = split == "train"
-        return ImageNetClassification(
-            self.name,
-            self.root,
-            find_split(split, SPLITS),
-            self.train_transform if training else self.test_transform,
-            self.index,
-            self.on_damaged,
-            training,
-            self.upright,
-            self.bits,
-        )
+        transform = self.train_transform if split == "train" else self.test_transform
+        return ImageNetClassification(self, self.folder_of(split), transform)
 
 
 class ImageNetClassification(View):
@@ -130,24 +108,15 @@ class ImageNetClassification(View):
     former_covers_images = True
 
     def __init__(
-        self,
-        name: str,
-        root: Path,
-        split: str,
-        transform: Callable[[Image.Image], Tensor],
-        index: Path | None,
-        on_damaged: str,
-        training: bool,
-        upright: bool,
-        bits: int | None,
+        self, tree: ImageNet, split: str, transform: Callable[[Image.Image], Tensor]
     ) -> None:
-        self.folder = root / split
-        self.files = list_files(name, root, split, index)
-        super().__init__(len(self.files.labels), on_damaged, training)
-        self.class_names = class_names(root, self.files.wnids)
+        self.folder = tree.root / split
+        self.files = list_files(tree, split, tree.index)
+        super().__init__(len(self.files.labels), tree.on_damaged, split == "train")
+        self.class_names = class_names(tree.root, self.files.wnids)
         self.transform = transform
-        self.upright = upright
-        self.bits = bits
+        self.upright = tree.upright
+        self.bits = tree.bits
         self.left_out = self.files.left_out
         counts = np.bincount(self.files.labels, minlength=self.num_classes)
         self.unseen = tuple(np.array(self.class_names, object)[counts == 0])
@@ -158,9 +127,8 @@ class ImageNetClassification(View):
             )
         self.former_fingerprint = self.files.fingerprint
         self.fingerprint = fingerprint(
-            self.files.labels_digest(), self.folder, self.files.paths(), index
+            self.files.labels_digest(), self.folder, self.files.paths(), tree.index
         )
-        self.dropped: dict[str, int] = {}
 
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """One image and its label."""

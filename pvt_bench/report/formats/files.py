@@ -1,16 +1,20 @@
-"""The files of a report, each written as a whole."""
+"""The files of a report: each written as a whole, with links to the runs."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from urllib.parse import quote, urlsplit
 
 from pvt_bench.errors import InputError
 from pvt_bench.files import replace
+from pvt_bench.tracking.addresses import SERVERS
 
 
 def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files by their names; the paths.
+    """Write files by name; returns their paths.
 
     Raises:
         InputError: the directory cannot be written. A file is then as it was before, or as it
@@ -38,6 +42,22 @@ def check_writable(directory: Path) -> None:
             pass
 
 
+def link(target: str, directory: Path) -> str:
+    """Link to a directory or an address from a file in `directory`.
+
+    A directory becomes a relative path; what is neither, such as s3://bucket, no link: empty.
+    """
+    try:
+        scheme = urlsplit(target).scheme
+    except ValueError:  # a store may hold any text
+        return ""
+    if scheme in SERVERS:
+        return quote(target, safe=":/#?=&@%[]")
+    if scheme or not target:
+        return ""
+    return quote(Path(os.path.relpath(target, _resolved(directory))).as_posix())
+
+
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
     try:
@@ -47,3 +67,9 @@ def _writing(directory: Path) -> Iterator[None]:
             f"The report cannot be written to {directory} ({error.strerror}). Type "
             "output_dir=PATH of a directory that you can write to."
         ) from error
+
+
+@cache
+def _resolved(directory: Path) -> Path:
+    """Resolve once what thousands of links ask for."""
+    return directory.resolve()

@@ -1,4 +1,4 @@
-"""Tables as LaTeX, to be taken into a paper: `\\input{tables/report.tex}` with booktabs."""
+"""Tables as LaTeX for a paper: `\\input{tables/report.tex}` with booktabs."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -12,7 +12,7 @@ WIDE = 7
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """A `table` environment for each; the runs of a row stand in a comment above it.
+    """Write a `table` environment for each; comments above a row name its runs.
 
     Published figures stand beside the measured ones; differences, and columns without any number,
     are left to the other formats.
@@ -46,7 +46,7 @@ def _lines(table: Table) -> Iterator[str]:
 
 
 def _shown(table: Table) -> list[int]:
-    """The places of the columns that are printed."""
+    """Indices of the columns that are printed."""
     lines = [table.cells(row) for row in table.rows]
     return [
         place
@@ -57,7 +57,7 @@ def _shown(table: Table) -> list[int]:
 
 
 def _headings(table: Table, shown: Sequence[int]) -> Iterator[str]:
-    """A figure stands over its columns, where it has two."""
+    """Heading lines; a figure with two columns stands above them."""
     columns = [table.columns[place] for place in shown]
     if not any(part for _, part in columns):
         yield f"{' & '.join(escape(heading) for heading, _ in columns)} \\\\"

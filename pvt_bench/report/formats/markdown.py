@@ -1,21 +1,33 @@
-"""Tables as Markdown."""
+"""Tables as Markdown and as CSV."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from pvt_bench.escaping import markdown as escape
 from pvt_bench.escaping import markdown_code
-from pvt_bench.report.formats.links import link
+from pvt_bench.escaping import to_csv as csv
+from pvt_bench.report.formats.files import link
 from pvt_bench.report.tables.rows import Cell, Table
 
 
 def to_markdown(tables: Sequence[Table], directory: Path) -> str:
-    """The tables in sections, what their numbers mean, and where they come from.
+    """Write the tables in sections, with notes and the runs that they come from.
 
     directory: where the text will lie; links to records go from there.
     """
     lines = [line for table in tables for line in _lines(table, directory)]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """Write the numbers of all tables as one, with a column for the table if there are several."""
+    frames = [table.frame() for table in tables]
+    if len(tables) > 1:
+        for table, frame in zip(tables, frames, strict=True):
+            frame.insert(0, "table", table.title)
+    return csv(pd.concat(frames), float_format="%.6g")
 
 
 def _lines(table: Table, directory: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The report as one HTML file that opens from disk and asks the network for nothing."""
+"""The report as one HTML file that opens from disk and needs no network."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from pvt_bench.escaping import visible
-from pvt_bench.report.formats.links import link
+from pvt_bench.report.formats.files import link
 from pvt_bench.report.pictures.charts import Chart, Point
 from pvt_bench.report.tables.rows import Cell, Row, Table
 
@@ -21,7 +21,7 @@ PARTS = files("pvt_bench.report.formats")
 def to_html(
     tables: Sequence[Table], charts: Sequence[Chart], command: str, place: str, directory: Path
 ) -> str:
-    """The page: tables to sort and to filter, pictures to point at, each with its numbers.
+    """Build the page: tables to sort and filter, pictures to hover over, with their numbers.
 
     place: where the runs were read; directory: where the page will lie, from which links go.
     """
@@ -77,7 +77,7 @@ def _row(table: Table, row: Row, directory: Path) -> dict[str, Any]:
 
 
 def _key(cell: Cell) -> str:
-    """What a cell is sorted by, if not its text."""
+    """Sorting key of a cell; empty to sort by its text."""
     return "" if math.isnan(cell.value) else repr(float(cell.value))
 
 

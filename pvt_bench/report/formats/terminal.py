@@ -18,7 +18,7 @@ PADDING = 3
 
 
 def show_table(table: Table) -> None:
-    """Print a table, a section after the other, with the run that each row comes from."""
+    """Print a table section by section, with the run that each row comes from."""
     shown = 0
     for section, rows in table.sections:
         if shown < SHOWN:
@@ -55,7 +55,7 @@ def _show_rows(table: Table, title: str, rows: Sequence[Row]) -> None:
 
 
 def _parts(texts: list[list[Cell]], figures: list[list[Cell]]) -> Iterator[list[list[Cell]]]:
-    """The columns in parts that fit the screen side by side: no number is ever cut."""
+    """Split the columns into parts that fit the screen, so that no number is cut."""
     room = console.width - sum(map(_width, texts))
     part: list[list[Cell]] = []
     for column in figures:

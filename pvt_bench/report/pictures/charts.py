@@ -1,4 +1,4 @@
-"""What the pictures of a report show, before any of them is drawn."""
+"""Content of a report's pictures, before they are drawn."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ BARS = 30
 
 @dataclass(frozen=True)
 class Point:
-    """One mark. deviation: of y, NaN without one; link: to a run; more: words beside it."""
+    """One mark. deviation: of y, or NaN; link: to a run; more: words beside it."""
 
     x: float
     y: float
@@ -29,7 +29,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind. line: whether they are joined in their order."""
+    """Points of one kind. line: whether they are joined in order."""
 
     name: str
     points: tuple[Point, ...]
@@ -56,7 +56,7 @@ class Chart:
     log: bool = False
 
     def visible(self) -> "Chart":
-        """The same picture, with texts that show all their signs."""
+        """Copy whose texts show control characters by their codes."""
         return replace(
             self,
             title=one_line(self.title),
@@ -67,7 +67,7 @@ class Chart:
         )
 
     def frame(self) -> pd.DataFrame:
-        """The numbers behind the picture."""
+        """Numbers behind the picture."""
         rows = [
             {
                 "series": series.name,
@@ -83,7 +83,7 @@ class Chart:
 
 
 def table_charts(table: Table, prefix: str = "") -> Iterator[Chart]:
-    """The pictures that a table's own numbers make: score over cost, seeds."""
+    """Charts of a table's own numbers: score over cost, and seeds."""
     score = main_score(table)
     if score is None:
         return
@@ -95,7 +95,7 @@ def table_charts(table: Table, prefix: str = "") -> Iterator[Chart]:
 
 
 def main_score(table: Table) -> str | None:
-    """The name of the first score that the table has, as the papers order them."""
+    """Name of the table's first score, in the order of the papers."""
     measured = [
         name
         for name in SCORES
@@ -106,7 +106,7 @@ def main_score(table: Table) -> str | None:
 
 
 def pareto(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Those points that no other equals at less x or exceeds at the same, from left to right."""
+    """Pareto front, from left to right: points that none with less or equal x beats."""
     front: list[Point] = []
     for point in sorted(points, key=lambda point: (point.x, -point.y)):
         if not front or point.y > front[-1].y:
@@ -151,7 +151,7 @@ def _score_over(table: Table, score: str, cost: str, prefix: str) -> Iterator[Ch
 
 
 def _published(table: Table, score: str, cost: str) -> tuple[tuple[Point, ...], str]:
-    """Published scores over published costs, or over ours where none is printed."""
+    """Published scores over published costs, or over ours if none is printed."""
     points, borrowed = [], False
     for row in table.rows:
         x, y = (as_number(row.published.get(name, "")) for name in (cost, score))
@@ -165,7 +165,7 @@ def _published(table: Table, score: str, cost: str) -> tuple[tuple[Point, ...], 
 
 
 def _studies(table: Table, measured: Sequence[tuple[Row, Point]]) -> Iterator[Series]:
-    """A line for each model of which several rows differ in what they were set to."""
+    """A line for each model that has several rows with different settings."""
     if list(table.texts)[:1] != ["model.name"]:
         return
     by_model: dict[str, list[Point]] = {}

@@ -1,4 +1,4 @@
-"""Labels beside their points, none over another."""
+"""Placement of labels beside their points without overlaps."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,8 +28,8 @@ Place = tuple[float, float]
 
 
 class Spot(NamedTuple):
-    """Where a label may stand: its middle relative to its point, what it covers, and the small
-    boxes along the line that leads to it."""
+    """Possible place of a label: its centre relative to its point, the box that it covers, and
+    small boxes along the line that leads to it."""
 
     offset: Place
     box: Box
@@ -104,7 +104,7 @@ def _write(axes: Axes, point: Point, size: float) -> Annotation:
 
 
 def _spots(place: Place, width: float, height: float, scale: float) -> Iterator[Spot]:
-    """The places for a label of a size in pixels, the best first."""
+    """Possible places for a label of a size in pixels, best first."""
     for distance in DISTANCES:
         for angle in ANGLES:
             dx = math.cos(math.radians(angle)) * (distance * scale + width / 2)
@@ -116,8 +116,8 @@ def _spots(place: Place, width: float, height: float, scale: float) -> Iterator[
 
 
 def _choose(spots: Sequence[Spot], labels: NDArray, thin: NDArray) -> Spot:
-    """Near the point and off the thin line; else rather farther away than with a line to the point
-    through another label."""
+    """Choose a spot near the point and off the thin line; else rather a farther one than one whose
+    line crosses another label."""
     near = (spot for spot in spots if not spot.leader and not _overlaps(spot.box, thin))
     clear = (spot for spot in spots if not any(_overlaps(box, labels) for box in spot.leader))
     return next(near, None) or next(clear, spots[0])
@@ -150,7 +150,7 @@ def _place(axes: Axes, x: float, y: float) -> Place:
 
 
 def _extents(axes: Axes, mark: Point, radius: float) -> Iterator[Box]:
-    """What a mark covers, and the thin line of its deviation."""
+    """Boxes that a mark and the thin line of its deviation cover."""
     more = 0.0 if math.isnan(mark.deviation) else mark.deviation
     (x, low), (_, y), (_, high) = (_place(axes, mark.x, mark.y + by) for by in (-more, 0, more))
     yield (x - radius, y - radius, x + radius, y + radius)
@@ -164,7 +164,7 @@ def _line(axes: Axes, points: Sequence[Point], radius: float) -> Iterator[Box]:
 
 
 def _steps(front: Sequence[Point]) -> list[Point]:
-    """The front's points with the corners between them: first right, then up."""
+    """Points of the front with the corners between them: right, then up."""
     corners = [replace(left, x=right.x) for left, right in pairwise(front)]
     return [point for pair in zip(front, [*corners, *front[-1:]], strict=True) for point in pair]
 

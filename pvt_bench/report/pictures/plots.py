@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
+from pvt_bench.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from pvt_bench.report.pictures.charts import Chart, Point, Series
 from pvt_bench.report.pictures.labels import is_far, place_labels
 
@@ -28,9 +29,8 @@ FRONT = "Pareto front"
 FAR_SHARE = 0.2
 # Characters of a title's line; labels in a picture; points that all get a mark, and marks else.
 LINE, LABELS, FEW, MARKED = 56, 30, 30, 8
-# Okabe and Ito's colours, which people with colour-blindness tell apart, without the light ones;
-# marks and dashes say the same without colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Without the light ones; marks and dashes say the same without colour.
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKS = ("o", "s", "^", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 STYLE: Any = {
@@ -56,7 +56,7 @@ METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
 def render(chart: Chart, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """The picture as `png` or `svg`, with the format's name."""
+    """Render a chart in each of the formats `png` and `svg` that are asked for."""
     with rc_context(STYLE):
         figure = draw(chart)
         for kind in formats:
@@ -66,12 +66,12 @@ def render(chart: Chart, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def draw(chart: Chart) -> Figure:
-    """The picture."""
+    """Draw a chart."""
     return {"bars": _draw_bars, "lines": _draw_lines, "points": _draw_points}[chart.kind](chart)
 
 
 def _draw_points(chart: Chart) -> Figure:
-    """Marks with their labels: higher where those need room, numbers where no height is enough."""
+    """Marks with labels: taller if those need room, numbered if no height is enough."""
     points = _to_label(chart)
     best: tuple[int, Figure] | None = None
     for height in HEIGHTS:
@@ -88,7 +88,7 @@ def _draw_points(chart: Chart) -> Figure:
 
 
 def _numbered(chart: Chart, points: Sequence[Point]) -> Figure:
-    """Marks with numbers, and below what these stand for."""
+    """Marks with numbers, which are explained below the picture."""
     numbers = [replace(point, label=str(n)) for n, point in enumerate(points, start=1)]
     key = [f"{n} {point.label}" for n, point in enumerate(points, start=1)]
     figure, axes = _scatter(chart, HEIGHTS[-1], key)
@@ -112,7 +112,7 @@ def _scatter(chart: Chart, height: float, key: Sequence[str] = ()) -> tuple[Figu
 
 
 def _obstacles(chart: Chart) -> tuple[list[Point], list[tuple[Point, ...]], tuple[Point, ...]]:
-    """The marks, the lines through them, and the front."""
+    """Marks, lines through them, and the Pareto front."""
     marks = [point for series in chart.series for point in series.points]
     return marks, [series.points for series in chart.series if series.line], chart.front
 
@@ -155,7 +155,7 @@ def _draw_bars(chart: Chart) -> Figure:
 
 
 def _start(chart: Chart, height: float, key: Sequence[str] = ()) -> tuple[Figure, Axes]:
-    """A figure with room for its title and its legend beside `height` inches for the rest."""
+    """Start a figure with room for title and legend, and `height` inches for the rest."""
     title = textwrap.wrap(chart.title, LINE)
     names = _names(chart, key)
     rows = -(-len(names) // _columns(names)) if names else 0
@@ -168,7 +168,7 @@ def _start(chart: Chart, height: float, key: Sequence[str] = ()) -> tuple[Figure
 
 
 def _plot(axes: Axes, series: Series, number: int) -> None:
-    """The series in its own colour, mark and dash; published ones hollow."""
+    """Plot a series with its own colour, mark and dash; published ones are hollow."""
     kind, turn = number % len(COLOURS), number // len(COLOURS)
     xs, ys = [point.x for point in series.points], [point.y for point in series.points]
     many = len(xs) > FEW
@@ -201,7 +201,7 @@ def _plot(axes: Axes, series: Series, number: int) -> None:
 
 
 def _legend(figure: Figure, axes: Axes, chart: Chart, key: Sequence[str] = ()) -> None:
-    """Below the picture what each mark is, each name once, and what numbers stand for."""
+    """Explain marks, each name once, and numbers below the picture."""
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     names = _names(chart, key)
     if names:
@@ -217,7 +217,7 @@ def _legend(figure: Figure, axes: Axes, chart: Chart, key: Sequence[str] = ()) -
 
 
 def _names(chart: Chart, key: Sequence[str]) -> list[str]:
-    """What the legend lists: series, where there is more than one, and a key of numbers."""
+    """Entries of the legend: series, if there are several, and a key of numbers."""
     series = list(dict.fromkeys(_short(series.name) for series in chart.series))
     named = [*([FRONT] if chart.front else []), *series]
     return [*(named if len(named) > 1 else []), *key]
@@ -228,7 +228,7 @@ def _columns(names: Sequence[str]) -> int:
 
 
 def _to_label(chart: Chart) -> list[Point]:
-    """Every point, published ones only where no measured one has the name; of many, the front."""
+    """Points to label: measured before published ones of that name; if many, the front."""
     points = {
         (point.label, series.name if series.line else ""): point
         for series in reversed(chart.series)

@@ -1,4 +1,4 @@
-"""Pictures that need more of the runs than their last numbers: curves, classes, input sizes."""
+"""Charts that need more than the final numbers of runs: curves, classes, input sizes."""
 
 import io
 import math
@@ -33,7 +33,7 @@ def run_charts(table: Table, source: Source, prefix: str = "") -> Iterator[Chart
 
 
 def size_charts(runs: Runs) -> Iterator[Chart]:
-    """GFLOPs over the size of the input, of a task whose cost was counted at several."""
+    """GFLOPs over the input size, for tasks whose cost was counted at several sizes."""
     table = runs.table
     keys = ["task.name", "model.name", "task.protocol.size"]
     costs = table[(table["mode"] == "cost") & table.get("cost/gflops", pd.Series()).notna()]
@@ -69,7 +69,7 @@ def _size_points(rows: pd.DataFrame) -> list[Point]:
 
 
 def _side(size: str) -> float:
-    """The side of the square with as many pixels."""
+    """Side of the square with as many pixels."""
     height, width = (int(part) for part in size.strip("[]").split(","))
     return math.sqrt(height * width)
 
@@ -112,7 +112,7 @@ def _curves(table: Table, rows: Sequence[Row], source: Source, prefix: str) -> I
 
 
 def _curve(source: Source, run: Run) -> tuple[tuple[Point, ...], int]:
-    """The loss over the images seen, smoothed where there are many points."""
+    """Loss over the images seen, smoothed if there are many points."""
     history = source.history(run, [LOSS, IMAGES])
     if not {LOSS, IMAGES} <= {*history.columns}:
         return (), 1
@@ -124,7 +124,7 @@ def _curve(source: Source, run: Run) -> tuple[tuple[Point, ...], int]:
 
 
 def _classes(table: Table, rows: Sequence[Row], source: Source, prefix: str) -> Iterator[Chart]:
-    """Scores by class, a mark a row; of many classes those in which the rows differ most."""
+    """Scores by class, one mark per row; of many classes, those in which rows differ most."""
     columns, heading = {}, ""
     for row in rows[:CLASS_ROWS]:
         found = [_by_class(source, each.run) for each in row.origins if each.kind == "score"]
@@ -164,7 +164,7 @@ def _class_series(shown: pd.DataFrame, name: str) -> Series:
 
 
 def _by_class(source: Source, run: Run) -> "pd.Series[float] | None":
-    """The first score of each class, as a fraction."""
+    """First score of each class, as a fraction."""
     text = source.read(run, "per_class.csv")
     if text is None:
         return None

@@ -1,7 +1,7 @@
 """Runs from the database of an MLflow store, read only.
 
-MLflow's own search takes ten times as long, builds an object a run, and changes the store where
-its schema is older; five tables hold all that is needed.
+MLflow's own search takes ten times as long, builds an object per run, and migrates a store with an
+older schema; five tables hold all that is needed.
 """
 
 import re
@@ -69,14 +69,14 @@ VERSION = _table("alembic_version", "version_num")
 
 
 class Database:
-    """The MLflow store at a SQL address, for example `sqlite:///results/mlflow.db`."""
+    """MLflow store at a SQL address, for example `sqlite:///results/mlflow.db`."""
 
     def __init__(self, uri: str) -> None:
         self._url = make_url(uri)
         self.place = without_password(uri)
 
     def load(self) -> Loaded:
-        """All runs of pvt-bench that were neither deleted nor started over."""
+        """Read all runs of pvt-bench that were neither deleted nor started over."""
         with self._connected() as connection:
             older = self._check_version(connection)
             info, others = _read_info(connection)
@@ -98,7 +98,7 @@ class Database:
         return points.pivot_table("value", "step", "key", "last")
 
     def read(self, run: Hashable, name: str) -> str | None:
-        """The text of an artifact, where artifacts are files of this machine."""
+        """Text of an artifact, if artifacts are files of this machine."""
         query = select(RUNS.c.artifact_uri).where(RUNS.c.run_uuid == run)
         with self._connected() as connection:
             folder = local_path(connection.execute(query).scalar_one())
@@ -132,7 +132,7 @@ class Database:
             ) from error
 
     def _check_version(self, connection: Connection) -> list[str]:
-        """A sentence where the store is older than the installed MLflow; refuse a newer one."""
+        """Refuse a store newer than the installed MLflow; a sentence if it is older."""
         found = connection.execute(select(VERSION.c.version_num)).scalar_one_or_none()
         known, newest = _schema_versions()
         if found not in known:
@@ -146,13 +146,13 @@ class Database:
 
 
 def local_path(artifact_uri: str) -> Path | None:
-    """The folder of a run's artifacts, None where it is not on this machine's disks."""
+    """Folder of a run's artifacts; None if it is not on this machine."""
     parts = urlsplit(artifact_uri)
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def _schema_versions() -> tuple[set[str], str]:
-    """All versions of the schema that the installed MLflow knows, and the newest.
+    """Versions of the schema that the installed MLflow knows, and the newest of them.
 
     Its migrations are files, each of which names itself and the one before; MLflow is not imported.
     """
@@ -171,7 +171,7 @@ def _schema_versions() -> tuple[set[str], str]:
 
 
 def _read_info(connection: Connection) -> tuple[pd.DataFrame, int]:
-    """INFO of our runs, and how many other runs there are."""
+    """INFO of our runs, and the number of other runs."""
     query = select(RUNS, EXPERIMENTS.c.name.label("experiment")).where(
         RUNS.c.lifecycle_stage == "active", RUNS.c.experiment_id == EXPERIMENTS.c.experiment_id
     )
@@ -192,7 +192,7 @@ def _read_info(connection: Connection) -> tuple[pd.DataFrame, int]:
 
 
 def _read_contents(connection: Connection) -> pd.DataFrame:
-    """The digests of what each run reads, by content_key; stores of old have none."""
+    """Digests of the data of each run, by content_key; old stores have none."""
     if not inspect(connection).has_table(DATASETS.name):
         return pd.DataFrame()
     query = select(
@@ -217,7 +217,7 @@ def _is_ours(run: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 def _wide(connection: Connection, query: Select[tuple[object, ...]]) -> pd.DataFrame:
-    """A row a run, a column a key."""
+    """Pivot to one row per run and one column per key."""
     result = connection.execute(query)
     # Of a million values the driver's own tuples come in half the time of SQLAlchemy's rows.
     long = _numbers(pd.DataFrame(result.cursor.fetchall(), columns=list(result.keys())))

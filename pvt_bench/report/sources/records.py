@@ -1,8 +1,8 @@
-"""Runs from their records alone."""
+"""Runs from their records."""
 
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,37 @@ import pandas as pd
 import yaml
 
 from pvt_bench.errors import InputError
-from pvt_bench.report.sources.runs import INFO, SWEEPS, Loaded, content_key, flatten
+from pvt_bench.identity import flatten
+from pvt_bench.report.sources.runs import INFO, SWEEPS, Loaded, content_key
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.heartbeat import HEARTBEAT, is_fresh
 from pvt_bench.tracking.metrics import MetricsFile
 from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.reading import find_records, read_status
 
-# What reading files raises that are not what they should be.
+# Errors raised when reading damaged files.
 DAMAGED = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError
 )  # fmt: skip
-# Some seconds of reading.
+# Reading so many takes seconds.
 MANY = 1000
 # Enough for the last value of every metric; the result of a run is in its status besides.
 TAIL_BYTES = 1 << 16
 
 
 class Records:
-    """The records under `results_dir`."""
+    """Records under `results_dir`, or only those in some of its directories."""
 
-    def __init__(self, results_dir: Path) -> None:
+    def __init__(self, results_dir: Path, only: Collection[Path] = ()) -> None:
         self._results_dir = results_dir.expanduser().resolve()
+        self._only = sorted({directory.expanduser().resolve() for directory in only})
         self.place = str(self._results_dir)
 
     def load(self) -> Loaded:
-        """All records; one that cannot be read is left out."""
+        """Read all records; those that cannot be read are left out."""
         infos, params, metrics, broken = {}, {}, {}, []
         sweeps = _sweeps_of_records(self._results_dir)
-        for directory in _shown(find_records(self._results_dir)):
+        for directory in _shown(self._only or find_records(self._results_dir)):
             try:
                 infos[directory], params[directory], metrics[directory] = _read(
                     directory, sweeps[directory]
@@ -63,7 +65,7 @@ class Records:
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def read(self, run: Hashable, name: str) -> str | None:
-        """The text of a file of the record."""
+        """Text of a file of the record."""
         path = Path(str(run)) / name
         return path.read_text() if path.is_file() else None
 
@@ -79,7 +81,7 @@ def _shown(directories: Sequence[Path]) -> Iterator[Path]:
 
 
 def _sweeps_of_records(results_dir: Path) -> dict[Path, list[str]]:
-    """The names of the sweeps that a record is a cell of, by its directory."""
+    """Names of the sweeps that a record is a cell of, by directory."""
     names: dict[Path, list[str]] = defaultdict(list)
     for path in sorted(results_dir.glob("sweeps/*/sweep.json")):
         with suppress(*DAMAGED):  # `status` tells what is wrong with it.

@@ -1,12 +1,12 @@
-"""The runs that were made, a row each, from their records or from an MLflow store."""
+"""Runs, one per row, from their records or from an MLflow store."""
 
 import re
 import shlex
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -22,8 +22,7 @@ from pvt_bench.tracking.addresses import (
     without_password,
 )
 
-# What is known of a run beside what it was set to and what it measured. `link` is a directory or
-# an address, `record` the directory of its record where that is known.
+# What is known of a run besides its settings and metrics. `link` is a directory or an address.
 INFO = (
     "identity",
     "run_id",
@@ -38,7 +37,7 @@ INFO = (
     "link",
 )
 SWEEPS = ", "  # between the names of a run's sweeps
-# What every run was set to, whatever it does.
+# Settings of every run, whatever its mode.
 ALWAYS = ("mode", "model.name", "task.name")
 FINISHED = "finished"
 # 8.0 in one place and 8 in another are the same number, in lists as well; 1.0.3 is none.
@@ -47,7 +46,7 @@ WHOLE = re.compile(r"(?<![\w.])(-?\d+)\.0(?![\w.])")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a source holds: three tables with one index, a row a run.
+    """Content of a source: three tables with the same index, one row per run.
 
     info: the columns INFO; params: what a run was set to, by dotted key, as text; metrics: last
     values by name. left_out: sentences on what the source holds beside.
@@ -60,23 +59,23 @@ class Loaded:
 
 
 class Source(Protocol):
-    """A place that holds runs; a run is named by its place in the index of `Loaded`."""
+    """A place that holds runs; a run is named by its index in `Loaded`."""
 
     place: str
 
     def load(self) -> Loaded:
-        """All runs of pvt-bench."""
+        """Read all runs of pvt-bench."""
 
     def history(self, run: Hashable, metrics: Sequence[str]) -> pd.DataFrame:
-        """Metrics by step: the index is the step, a column a metric that was logged."""
+        """Metrics by step: the index is the step, with a column per metric logged."""
 
     def read(self, run: Hashable, name: str) -> str | None:
-        """The text of a file of the run, None where there is none."""
+        """Text of a file of the run; None without one."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs with what they were set to and what they measured.
+    """Runs with their settings and metrics.
 
     table: a row a run; the columns are INFO, then `params`, then `metrics`. Only a finished run
     has metrics.
@@ -89,17 +88,19 @@ class Runs:
     left_out: tuple[str, ...] = ()
 
     def keep(self, rows: "pd.Series[bool]") -> "Runs":
-        """These rows only."""
+        """Keep these rows only."""
         return replace(self, table=self.table[rows])
 
 
-def load_runs(results_dir: str | Path, uri: str | None = None) -> Runs:
-    """The runs of an MLflow store, or where no address is given the records in `results_dir`.
+def load_runs(results_dir: str | Path, uri: str | None = None, only: Collection[Path] = ()) -> Runs:
+    """Load the runs of an MLflow store, or without an address the records in `results_dir`.
+
+    only: directories of records, in place of all.
 
     Raises:
         InputError: the place is not there, cannot be read, or holds no run of pvt-bench.
     """
-    source = _open_source(results_dir, uri)
+    source = _open_source(results_dir, uri, only)
     loaded = source.load()
     if loaded.info.empty:
         also = "".join(f" {sentence}" for sentence in loaded.left_out)
@@ -114,29 +115,20 @@ def load_runs(results_dir: str | Path, uri: str | None = None) -> Runs:
 # Thousands of runs have the same few values.
 @lru_cache(1 << 16)
 def canonical(text: str) -> str:
-    """A value's text, the same for a whole number however it was typed."""
+    """Text of a value, the same for a whole number however it was typed."""
     return WHOLE.sub(r"\1", text)
 
 
 def content_key(context: str) -> str:
-    """The key of the digest of what a run reads in a context: training, evaluation."""
+    """Key of the digest of the data read in a context: training, evaluation."""
     return f"content.{context}"
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings with their dotted keys."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _open_source(results_dir: str | Path, uri: str | None) -> Source:
+def _open_source(results_dir: str | Path, uri: str | None, only: Collection[Path]) -> Source:
     if uri is None:
         from pvt_bench.report.sources.records import Records
 
-        return Records(Path(results_dir))
+        return Records(Path(results_dir), only)
     check_uri(uri)
     uri = reveal(uri)
     if urlsplit(uri).scheme in SERVERS:
@@ -165,7 +157,7 @@ def _joined(source: Source, loaded: Loaded) -> Runs:
 
 
 def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Each identity once, its newest finished run or else its newest: more are no more seeds."""
+    """Keep each identity once: its newest finished run, or else its newest."""
     ordered = table.assign(_finished=table["state"] == FINISHED)
     ordered = ordered.sort_values(["_finished", "started"], kind="stable")
     again = ordered["identity"].duplicated(keep="last") & ordered["identity"].notna()

@@ -18,14 +18,14 @@ PAGE = 1000
 
 
 class Server:
-    """The tracking server at `http://host:port`."""
+    """MLflow tracking server at `http://host:port`."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
         self.place = without_password(self._uri)
 
     def load(self) -> Loaded:
-        """All runs of pvt-bench that were neither deleted nor started over."""
+        """Read all runs of pvt-bench that were neither deleted nor started over."""
         with self._client() as client:
             names = {
                 each.experiment_id: each.name
@@ -55,7 +55,7 @@ class Server:
         return pd.DataFrame({name: pd.Series(column) for name, column in columns.items()})
 
     def read(self, run: Hashable, name: str) -> str | None:
-        """The text of an artifact."""
+        """Text of an artifact."""
         with self._client() as client, TemporaryDirectory() as folder:
             if name not in {each.path for each in client.list_artifacts(run)}:
                 return None

@@ -1,5 +1,7 @@
-"""Tables of runs as they are: those that may be compared side by side, seeds as one row."""
+"""Tables of comparable runs without a published layout; seeds share a row."""
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,24 +11,23 @@ import pandas as pd
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.report.options import Options
 from pvt_bench.report.sources.runs import Runs
-from pvt_bench.report.tables.blocks import Block, divide
 from pvt_bench.report.tables.filling import counterpart, each_setting
 from pvt_bench.report.tables.groups import Found, Group, Run, by_network, find_origins, group
-from pvt_bench.report.tables.layouts import Layout, load_layout
-from pvt_bench.report.tables.matching import changed_model
+from pvt_bench.report.tables.layouts import Layout, changed_model, load_layout
 from pvt_bench.report.tables.notes import explain_protocol, explain_rows, title_of, unfinished
-from pvt_bench.report.tables.ordering import in_order
-from pvt_bench.report.tables.protocols import Prepared, prepare
+from pvt_bench.report.tables.protocols import Block, Prepared, divide, prepare
 from pvt_bench.report.tables.published import FIGURES, Figure
 from pvt_bench.report.tables.rows import Origin, Row, Table, Value, joined
 from pvt_bench.report.tables.selection import check_keys, figure_of
 
+# Comparable parts: a number, or a text.
+Key = tuple[tuple[bool, float, str], ...]
 # In the order of their tables.
 MODES = ("train", "test", "cost", "speed")
 
 
 def build_tables(runs: Runs, options: Options, name: str, command: str) -> list[Table]:
-    """The tables that the runs make: one a protocol, or one of all where `options.mixed`.
+    """Build the tables of the runs: one per protocol, or a single one if `options.mixed`.
 
     Raises:
         InputError: an option names a column or a key that there is not.
@@ -48,7 +49,7 @@ def build_tables(runs: Runs, options: Options, name: str, command: str) -> list[
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the tables of one report are made from."""
+    """Sources of the tables of one report."""
 
     runs: Runs
     options: Options
@@ -57,7 +58,7 @@ class Comparison:
     layout: Layout | None
 
     def table(self, block: Block, name: str, command: str) -> Table:
-        """The table of a block."""
+        """Build the table of a block."""
         by = self.options.by
         keys = [key for key in block.keys if key not in by]
         figures, shown = self._columns(block)
@@ -80,7 +81,7 @@ class Comparison:
         )
 
     def _columns(self, block: Block) -> tuple[dict[str, Figure], list[str]]:
-        """The figures, and the keys that are shown though they tell no rows apart."""
+        """Figures, and further keys that are shown though they do not tell rows apart."""
         if typed := self.options.columns:
             shown = [name for name in typed if name in self.runs.params]
             return {n: figure_of(n, self.runs) for n in typed if n not in shown}, shown
@@ -114,7 +115,7 @@ class Comparison:
             )
 
     def _changed(self, runs: pd.DataFrame, shown: Sequence[str]) -> list[str]:
-        """Sentences on models that are not those of their files, though no column says so."""
+        """Name models that differ from their files in settings that no column shows."""
         keys = ["task.name", *(key for key in self.runs.params if key.startswith("model."))]
         apart = runs.drop_duplicates(keys)
         sentences = []
@@ -133,7 +134,7 @@ class Comparison:
 
 
 def heading(key: str, others: Sequence[str]) -> str:
-    """The last part of a dotted key, or all of it where another ends alike."""
+    """Last part of a dotted key; all of it if another key ends alike."""
     first, _, last = key.rpartition(".")
     if last == "name":
         return first
@@ -144,7 +145,7 @@ def heading(key: str, others: Sequence[str]) -> str:
 def _completed(
     each: Group, networks: Mapping[Run, int], found: Mapping[tuple[int, str], Found]
 ) -> tuple[dict[str, Value], list[Run]]:
-    """The values of a group, missing ones from other runs of its network, and all its runs."""
+    """Values of a group, completed by other runs of its network, and all runs behind them."""
     values, runs = dict(each.values), [*each.members]
     own = {networks[run] for run in each.members}
     for name, value in each.values.items():
@@ -156,7 +157,7 @@ def _completed(
 
 
 def _told_apart(tables: Sequence[Table]) -> list[Table]:
-    """The tables, with what differs in the titles that would be the same."""
+    """Add to equal titles what their tables differ in."""
     titles = Counter(table.title for table in tables)
     apart = []
     for table in tables:
@@ -166,3 +167,39 @@ def _told_apart(tables: Sequence[Table]) -> list[Table]:
         several = titles[table.title] > 1 and words
         apart.append(replace(table, title=f"{table.title} ({words})") if several else table)
     return apart
+
+
+def in_order(
+    rows: Sequence[Row], names: Sequence[str], texts: Sequence[str], figures: Mapping[str, Figure]
+) -> list[Row]:
+    """Sort rows by columns or keys within their sections; missing values come last.
+
+    names: with a minus in front for falling values; by GFLOPs where there are none. What is equal
+    in them is in the order of its texts, and what the table does not have orders nothing.
+    """
+    names = [name for name in names if name.removeprefix("-") in {*texts, *figures}]
+    sections = list(dict.fromkeys(row.section for row in rows))
+    ordered = sorted(rows, key=lambda row: [_natural(text) for text in row.texts])
+    for name in reversed(names or [name for name in figures if name == "gflops"]):
+        key, falling = name.removeprefix("-"), name.startswith("-")
+        keyed = [(_key(row, key, texts), row) for row in ordered]
+        present = [(value, row) for value, row in keyed if value is not None]
+        present.sort(key=lambda pair: pair[0], reverse=falling)
+        ordered = [row for _, row in present] + [row for value, row in keyed if value is None]
+    return sorted(ordered, key=lambda row: sections.index(row.section))
+
+
+def _key(row: Row, name: str, texts: Sequence[str]) -> Key | None:
+    if name not in texts:
+        mean = row.values[name].mean
+        return None if math.isnan(mean) else ((False, mean, ""),)
+    text = row.texts[list(texts).index(name)]
+    return _natural(text) if text else None
+
+
+def _natural(text: str) -> Key:
+    """Sorting key by which numbers in a text count by value: resnet18 before resnet101."""
+    parts = re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?|\D+", text)
+    return tuple(
+        (False, float(part), "") if part[0].isdigit() else (True, 0.0, part) for part in parts
+    )

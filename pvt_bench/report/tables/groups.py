@@ -1,4 +1,4 @@
-"""Runs that differ in their seeds alone, taken together: ten thousand rows in a second."""
+"""Groups of runs that differ only in their seeds: ten thousand rows per second."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -6,16 +6,15 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pvt_bench.report.sources.runs import FINISHED
 from pvt_bench.report.tables.published import Figure
 from pvt_bench.report.tables.rows import Origin, Value
 
-# A run's place in the index of `Runs.table`.
+# Index of a run in `Runs.table`.
 Run = Hashable
 
 
 class Group(NamedTuple):
-    """Runs of one row. texts: the values of the keys; values: by the name of the figure."""
+    """Runs of one row. texts: values of the keys; values: by name of the figure."""
 
     texts: tuple[str, ...]
     members: list[Run]
@@ -30,7 +29,7 @@ class Found(NamedTuple):
 
 
 def group(part: pd.DataFrame, keys: Sequence[str], figures: Mapping[str, Figure]) -> list[Group]:
-    """The groups of equal keys, in the order in which they come."""
+    """Groups of runs with equal keys, in order of appearance."""
     texts = part[list(keys)].astype(object).where(part[list(keys)].notna(), "").astype(str)
     number = texts.groupby(list(keys), sort=False).ngroup()
     members = part.index.to_series().groupby(number.to_numpy()).agg(list)
@@ -44,7 +43,7 @@ def group(part: pd.DataFrame, keys: Sequence[str], figures: Mapping[str, Figure]
 def by_network(
     runs: pd.DataFrame, kind: str, figures: Mapping[str, Figure]
 ) -> dict[tuple[int, str], Found]:
-    """The newest figures of a kind, by the network's number and the figure's name."""
+    """Newest figures of a kind, by number of the network and name of the figure."""
     newest = runs[runs["kind"] == kind].sort_values("started")
     found = {}
     for name, figure in figures.items():
@@ -56,7 +55,7 @@ def by_network(
 
 
 def find_origins(table: pd.DataFrame) -> dict[Run, Origin]:
-    """Where the numbers of each run come from."""
+    """Origin of each run's numbers."""
     columns = ["kind", "identity", "name", "seed", "state", "commit", "started", "host", "device"]
     about = table.reindex(columns=[*columns, "run_id", "link"])
     about["identity"] = about["identity"].fillna(about["run_id"])
@@ -81,11 +80,6 @@ def find_origins(table: pd.DataFrame) -> dict[Run, Origin]:
     }
 
 
-def unfinished(part: pd.DataFrame, members: Sequence[Run]) -> int:
-    """How many of these runs have no result."""
-    return int((part.loc[list(members), "state"] != FINISHED).sum())
-
-
 def _values(
     part: pd.DataFrame, number: pd.Series, figures: Mapping[str, Figure]
 ) -> list[dict[str, Value]]:
@@ -98,7 +92,7 @@ def _values(
         columns = (counts, means, deviations, one_value)
         rows = zip(*(column[figure.metric].tolist() for column in columns), strict=True)
         for place, (n, mean, deviation, one) in enumerate(rows):
-            # A cost is counted, not measured: every run must find the same, and one is enough.
+            # A cost is counted, not measured: all runs agree, so one is enough.
             if figure.kind == "cost" and one:
                 n, deviation = 1, math.nan
             values[place][name] = Value(mean * figure.factor, deviation * figure.factor, n)

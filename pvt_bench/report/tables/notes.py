@@ -1,4 +1,4 @@
-"""What a reader has to know of a table's numbers, in sentences."""
+"""Titles of tables, and notes on what their numbers mean."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from pvt_bench.report.tables.rows import Row
 
 
 def title_of(protocol: Mapping[str, str]) -> str:
-    """What all rows of a table share, in a few words."""
+    """Title of a table: what all of its rows share."""
     task, mode = protocol.get("task.name", "All tasks"), protocol.get("mode")
     if mode == "cost":
         return f"{task}: cost at {_size(protocol)}"
@@ -32,7 +32,7 @@ def explain_protocol(
     joined: pd.DataFrame,
     rows: Sequence[Row],
 ) -> list[str]:
-    """What the figures mean and how they were measured."""
+    """Explain what the figures mean and how they were measured."""
     kinds = {figure.kind for figure in figures.values()}
     notes = []
     if "cost" in kinds:
@@ -59,7 +59,7 @@ def explain_rows(
     prepared: Prepared,
     mixed: bool,
 ) -> list[str]:
-    """What differs between rows, or within one, though no column shows it."""
+    """Name settings that differ between rows or within one, though no column shows them."""
     notes = []
     protocol = [key for key in prepared.protocol({*part["kind"]}) if key != "mode"]
     apart = differing(part, protocol)
@@ -89,7 +89,7 @@ def _inside(part: pd.DataFrame, settings: Sequence[str], shown: Sequence[str]) -
 
 
 def unfinished(rows: Sequence[Row]) -> list[str]:
-    """Sentences on rows of which some runs have a result and others have none."""
+    """Report rows of which only some runs have a result."""
     notes = []
     for row in rows:
         for kind in dict.fromkeys(origin.kind for origin in row.origins):

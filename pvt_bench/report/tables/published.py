@@ -1,8 +1,8 @@
-"""The published numbers: `results/published/*.csv`, one row a model of a table of a paper.
+"""Published numbers: `results/published/*.csv`, one row per model of a paper's table.
 
 Columns with a dot are configuration keys, which tell the runs of one model apart
-(`schedule.name`); those of `FIGURES` are numbers. A row whose `agreed` is yes is the one that is
-compared with; the others keep what further sources print, with their source.
+(`schedule.name`); those of `FIGURES` are numbers. Rows whose `agreed` is yes are compared with; the
+others keep what further sources print.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ KEYS = ("section", "model", "label", "source", "agreed", "note")
 class Figure:
     """A column of a table.
 
-    heading: as printed; metric: its name in records; factor: from a record's unit to the printed
-    one; digits: behind the point; better: max or min, empty where neither end is.
+    heading: as printed; metric: its name in records; factor: from the unit of records to the
+    printed one; digits: after the point; better: max or min, empty where neither is.
     """
 
     heading: str
@@ -32,12 +32,12 @@ class Figure:
 
     @property
     def kind(self) -> str:
-        """What it is: cost, speed, or score."""
+        """Kind of figure: cost, speed or score."""
         first = self.metric.partition("/")[0]
         return first if first in ("cost", "speed") else "score"
 
     def show(self, value: float) -> str:
-        """A value in the printed unit, as text."""
+        """Format a value, which is in the printed unit."""
         return f"{value:.{self.digits}f}"
 
 
@@ -70,7 +70,7 @@ FIGURES = {
 
 
 def load_published(name: str) -> pd.DataFrame:
-    """The table `results/published/<name>.csv`, all text, as it was printed.
+    """Read `results/published/<name>.csv`, all of it as text, as printed in the papers.
 
     Raises:
         InputError: there is no such file, or a heading, a number or a row that does not fit.
@@ -98,12 +98,12 @@ def _check_headings(path: Path, columns: list[str]) -> None:
 
 
 def figures_of(table: pd.DataFrame) -> list[str]:
-    """The columns that hold numbers."""
+    """Columns that hold numbers."""
     return [column for column in table.columns if column in FIGURES]
 
 
 def as_number(text: str) -> float:
-    """A printed figure, NaN where none is printed."""
+    """Number of a printed figure; NaN if empty."""
     return float(text) if text else float("nan")
 
 

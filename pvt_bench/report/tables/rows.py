@@ -1,4 +1,4 @@
-"""What a table consists of: values, the runs that they come from, rows, and cells as printed."""
+"""Parts of a table: values, the runs that they come from, rows, and cells as printed."""
 
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
@@ -14,13 +14,13 @@ from pvt_bench.report.tables.published import Figure, as_number
 
 MISSING = "–"
 BESIDE = ("published", "difference")
-# Of the runs of a row that has no value: the first of these that one of them is in is shown.
+# For a row without a value, the first of these states that one of its runs is in is shown.
 STATES = ("failed", "lost", "interrupted", "running", "queued")
 
 
 @dataclass(frozen=True)
 class Value:
-    """A figure of one row, in the printed unit: the mean of what `n` runs measured.
+    """Figure of one row, in the printed unit: the mean over `n` runs.
 
     deviation: the sample standard deviation, NaN of fewer than two.
     """
@@ -51,13 +51,13 @@ class Origin:
 
     @property
     def version(self) -> str:
-        """The commit in short, and whether the checkout differed from it."""
+        """Short commit, marked if the checkout differed from it."""
         commit, mark, changed = self.commit.partition("-")
         return commit[:7] + mark + changed
 
 
 class Cell(NamedTuple):
-    """One cell as printed. value: to sort by, NaN where there is none."""
+    """One cell as printed. value: to sort by; NaN for none."""
 
     text: str
     value: float = math.nan
@@ -76,21 +76,21 @@ class Row:
 
     @property
     def label(self) -> str:
-        """What it is, in one line."""
+        """Texts of the row in one line."""
         return " ".join(dict.fromkeys(text for text in self.texts if text))
 
     @property
     def n(self) -> int:
-        """How many runs its values come from."""
+        """Number of runs that its values come from."""
         return max((value.n for value in self.values.values()), default=0)
 
     def state(self, kind: str) -> str:
-        """How the runs for figures of a kind went: finished if one has, empty if there are none."""
+        """State of the runs for figures of a kind: finished if one is, empty without any."""
         states = {origin.state for origin in self.origins if origin.kind == kind}
         return next((state for state in (FINISHED, *STATES) if state in states), "")
 
     def difference(self, name: str) -> float:
-        """Measured less published, NaN where either is missing."""
+        """Measured minus published; NaN if either is missing."""
         return self.values[name].mean - as_number(self.published.get(name, ""))
 
 
@@ -117,12 +117,12 @@ class Table:
 
     @property
     def headings(self) -> list[str]:
-        """The headings of the columns as printed."""
+        """Headings of the columns as printed."""
         return [part or figure for figure, part in self.columns]
 
     @property
     def columns(self) -> list[tuple[str, str]]:
-        """Of each column its heading, and published or difference where it is that of a figure."""
+        """Heading of each column, with "published" or "difference" for those beside a figure."""
         figures = [
             (figure.heading, part)
             for name, figure in self.figures.items()
@@ -133,16 +133,16 @@ class Table:
 
     @property
     def sections(self) -> list[tuple[str, list[Row]]]:
-        """The rows by section, in their order."""
+        """Rows by section, in order."""
         return [(name, list(rows)) for name, rows in groupby(self.rows, lambda row: row.section)]
 
     @cached_property
     def several(self) -> bool:
-        """Whether a row comes from several runs."""
+        """Whether any row comes from several runs."""
         return any(row.n > 1 for row in self.rows)
 
     def cells(self, row: Row) -> list[Cell]:
-        """One row as printed."""
+        """Cells of one row as printed."""
         cells = [Cell(text) for text in row.texts]
         for name, figure in self.figures.items():
             cells.append(self._measured(row, name, figure))
@@ -169,7 +169,7 @@ class Table:
 
     @cached_property
     def _best(self) -> dict[tuple[str, str], str]:
-        """The best of each column of a section, as printed, where several rows have a value."""
+        """Best value of each column per section, as printed, if several rows have a value."""
         best = {}
         for section, rows in self.sections:
             for name, figure in self.figures.items():
@@ -180,7 +180,7 @@ class Table:
         return best
 
     def frame(self) -> pd.DataFrame:
-        """Its numbers as they are, with what was published and the runs that they come from."""
+        """Unrounded numbers, with the published ones and the runs that they come from."""
         return pd.DataFrame([self._record(row) for row in self.rows])
 
     def _record(self, row: Row) -> dict[str, Any]:
@@ -205,15 +205,15 @@ class Table:
 
 
 def joined(words: Iterable[str]) -> str:
-    """Words with a space between them, each once."""
+    """Join distinct words with semicolons."""
     return "; ".join(dict.fromkeys(word for word in words if word))
 
 
 def value_of(figure: Figure, numbers: Iterable[float]) -> Value:
-    """What several runs measured, as one value; NaN counts as missing."""
+    """Value of what several runs measured; NaN counts as missing."""
     measured = pd.Series([*numbers], dtype=float).dropna() * figure.factor
     if figure.kind == "cost" and measured.nunique() == 1:
-        # It is counted, not measured: every run must find the same, and one is enough.
+        # A cost is counted, not measured: all runs agree, so one is enough.
         return Value(float(measured.iloc[0]), n=1)
     return Value(float(measured.mean()), float(measured.std(ddof=1)), len(measured))
 
@@ -222,6 +222,6 @@ def _difference(figure: Figure, value: float, printed: str) -> Cell:
     if math.isnan(value):
         return Cell(MISSING)
     text = f"{value:+.{figure.digits}f}"
-    # A score's difference is in points, of which a share would be mistaken for points too.
+    # Scores differ in points; a percentage beside them would be mistaken for points.
     share = "" if figure.kind == "score" else f" ({100 * value / as_number(printed):+.1f} %)"
     return Cell(text + share, value)

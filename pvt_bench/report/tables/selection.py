@@ -1,4 +1,4 @@
-"""Which runs a report is of, and what its words mean: conditions, columns, names."""
+"""Selection of the runs of a report, and the columns and keys that its words name."""
 
 import re
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from pvt_bench.report.tables.published import FIGURES, Figure
 
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)(.*)")
 EXAMPLE = "for example where=model.name=pvt_* or where='AP>40'"
-# Of a metric that the papers' tables do not have.
+# Digits of a metric that the papers' tables do not have.
 OTHER_DIGITS = 4
 
 
 def select(runs: Runs, conditions: Sequence[str]) -> Runs:
-    """The runs that meet all conditions, such as `model.name=pvt_*`, `seed!=3` or `AP>40`.
+    """Keep the runs that meet all conditions, such as `model.name=pvt_*`, `seed!=3` or `AP>40`.
 
-    What can be named is what stands in `Runs.table`, and the figures by their short names, in
-    the unit of the tables. A text may hold `*` and `?`.
+    Conditions name columns of `Runs.table`, or figures by their short names, in the unit of the
+    tables. A text may hold `*` and `?`.
 
     Raises:
         InputError: a condition is none, names what no run has, or leaves no run.
@@ -34,7 +34,7 @@ def select(runs: Runs, conditions: Sequence[str]) -> Runs:
 
 
 def figure_of(name: str, runs: Runs) -> Figure:
-    """The figure of that short name, or of that metric.
+    """Look up a figure by its short name or its metric.
 
     Raises:
         InputError: there is none of that name.
@@ -49,7 +49,7 @@ def figure_of(name: str, runs: Runs) -> Figure:
 
 
 def check_keys(names: Sequence[str], runs: Runs, option: str) -> None:
-    """Refuse what no run was set to.
+    """Refuse keys that no run has.
 
     Raises:
         InputError: with the nearest names.
@@ -99,12 +99,12 @@ def _equal(value: object, wanted: str) -> bool:
     try:
         return float(text) == float(pattern)
     except ValueError:
-        # The brackets of a list are no set of characters.
+        # Brackets belong to a list; they are no set of characters.
         return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def _is_of_sweep(names: object, wanted: str) -> bool:
-    """Whether one of a run's sweeps is called so, with or without the last part of its name."""
+    """Whether a run is of a sweep, named with or without the last part of its name."""
     each = str(names).split(SWEEPS)
     return any(_equal(form, wanted) for name in each for form in (name, name.rpartition("-")[0]))
 

@@ -1,0 +1,74 @@
+"""What of a configuration is known to be wrong before anything is built or read."""
+
+from pvt_bench.config.keys import check_targets
+from pvt_bench.config.schema import Config, Launcher, LauncherName, Mode, read_gpus, select
+from pvt_bench.errors import InputError, nearest
+
+CHOICES = {
+    "trainer.precision": ("32-true", "bf16-mixed"),
+    "speed.dtype": ("float32", "bfloat16", "float16"),
+}
+COUNTS = (
+    *("trainer.devices", "trainer.num_nodes"),
+    *("trainer.checkpoint_every", "trainer.log_every", "speed.repeats"),
+)
+
+
+def check(config: Config) -> None:
+    """Refuse what would fail on whatever machine.
+
+    Raises:
+        InputError: the first value that cannot be used.
+    """
+    check_targets(config)
+    for key in COUNTS:
+        if (count := select(config, key)) < 1:
+            raise InputError(f"{key}={count} must be at least 1.")
+    _check_processes(config)
+    _check_gpus(config.launcher)
+    for key, choices in CHOICES.items():
+        if (value := select(config, key)) not in choices:
+            raise InputError(f"There is no {key}={value}. {nearest(value, choices)}")
+    size = config.speed.size
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise InputError(
+            f"speed.size={list(size)} must be a height and a width in pixels. Type for example "
+            "speed.size=[800,1280]."
+        )
+    if config.mode == Mode.test and config.weights is None:
+        raise InputError(
+            "mode=test scores a trained network and needs one: type weights=PATH, for example "
+            "the weights.safetensors of a finished run."
+        )
+
+
+def _check_processes(config: Config) -> None:
+    trainer, batch = config.trainer, config.schedule.batch_size
+    processes = trainer.devices * trainer.num_nodes
+    if processes == 1:
+        return
+    if config.mode in (Mode.cost, Mode.speed):
+        raise InputError(
+            f"mode={config.mode} measures one device, and trainer.devices={trainer.devices} asks "
+            "for more. Type trainer.devices=1."
+        )
+    if config.mode == Mode.train and batch % processes:
+        raise InputError(
+            f"schedule.batch_size={batch} counts the images of all {processes} processes "
+            "(trainer.devices x trainer.num_nodes), and cannot be shared among them equally. Type "
+            f"schedule.batch_size={max(1, batch // processes) * processes}."
+        )
+    if trainer.num_nodes > 1 and config.launcher.name != LauncherName.slurm:
+        raise InputError(
+            f"trainer.num_nodes={trainer.num_nodes}: only SLURM gives several nodes. Type "
+            "launcher=slurm, or trainer.num_nodes=1."
+        )
+
+
+def _check_gpus(launcher: Launcher) -> None:
+    gpus = read_gpus(launcher.gpus)
+    if gpus and gpus.kind and launcher.name != LauncherName.slurm:
+        raise InputError(
+            f"launcher.gpus={gpus}: only SLURM knows types of GPUs. Type "
+            f"launcher.gpus={gpus.number}, or launcher=slurm."
+        )
