@@ -20,7 +20,8 @@ from test_mlflow_page import free_port, wait_until_up
 
 from pvt_bench.errors import InputError
 from pvt_bench.report.sources import database
-from pvt_bench.report.sources.runs import INFO, Runs, load_runs
+from pvt_bench.report.sources.loaded import INFO
+from pvt_bench.report.sources.runs import Runs, load_runs
 from pvt_bench.sync import send
 from pvt_bench.tracking import store
 from pvt_bench.tracking.reading import read_status

@@ -8,7 +8,8 @@ import pandas as pd
 
 from pvt_bench.escaping import from_csv_cell
 from pvt_bench.report.pictures.charts import Chart, Point, Series, main_score
-from pvt_bench.report.sources.runs import FINISHED, Runs, Source
+from pvt_bench.report.sources.loaded import FINISHED, Source
+from pvt_bench.report.sources.runs import Runs
 from pvt_bench.report.tables.groups import Run
 from pvt_bench.report.tables.layouts import load_layout
 from pvt_bench.report.tables.published import FIGURES, SCORES, as_number

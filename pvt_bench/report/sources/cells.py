@@ -19,7 +19,7 @@ from pvt_bench.config.command_line import compose_each
 from pvt_bench.config.schema import config_dir, data_dir, plain
 from pvt_bench.files import replace
 from pvt_bench.identity import flatten, role
-from pvt_bench.report.sources.runs import canonical
+from pvt_bench.report.sources.loaded import canonical
 
 GROUPS = ("model", "task", "dataset", "schedule", "freeze")
 PACKAGES = ("hydra-core", "omegaconf")

@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from pvt_bench.errors import InputError
-from pvt_bench.report.sources.runs import INFO, Loaded, content_key
+from pvt_bench.report.sources.loaded import INFO, Loaded, content_key
 from pvt_bench.tracking.addresses import without_password
 
 # As in `pvt_bench.tracking.store`, whose import takes seconds.

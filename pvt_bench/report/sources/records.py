@@ -12,7 +12,7 @@ import yaml
 
 from pvt_bench.errors import InputError
 from pvt_bench.identity import flatten
-from pvt_bench.report.sources.runs import INFO, SWEEPS, Loaded, content_key
+from pvt_bench.report.sources.loaded import INFO, SWEEPS, Loaded, content_key
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.heartbeat import HEARTBEAT, is_fresh
 from pvt_bench.tracking.metrics import MetricsFile

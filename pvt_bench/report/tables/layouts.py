@@ -14,7 +14,7 @@ from pvt_bench.config.schema import Mode, Report, data_dir
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.identity import role
 from pvt_bench.report.sources.cells import cell_settings
-from pvt_bench.report.sources.runs import canonical
+from pvt_bench.report.sources.loaded import canonical
 from pvt_bench.report.tables.published import load_published
 
 UNPUBLISHED = "Without a published row"

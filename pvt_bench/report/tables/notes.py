@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from pvt_bench.report.sources.runs import FINISHED
+from pvt_bench.report.sources.loaded import FINISHED
 from pvt_bench.report.tables.protocols import Prepared, differing, is_setting
 from pvt_bench.report.tables.published import Figure
 from pvt_bench.report.tables.rows import Row

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pvt_bench.report.sources.runs import FINISHED
+from pvt_bench.report.sources.loaded import FINISHED
 from pvt_bench.report.tables.published import Figure, as_number
 
 MISSING = "–"

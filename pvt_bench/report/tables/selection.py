@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 import pandas as pd
 
 from pvt_bench.errors import InputError, nearest
-from pvt_bench.report.sources.runs import INFO, SWEEPS, Runs
+from pvt_bench.report.sources.loaded import INFO, SWEEPS
+from pvt_bench.report.sources.runs import Runs
 from pvt_bench.report.tables.published import FIGURES, Figure
 
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)(.*)")
