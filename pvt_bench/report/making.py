@@ -18,7 +18,6 @@ from pvt_bench.report.tables.comparison import build_tables
 from pvt_bench.report.tables.filling import published_table
 from pvt_bench.report.tables.layouts import Layout, load_layout
 from pvt_bench.report.tables.rows import Table
-from pvt_bench.report.tables.selection import select
 from pvt_bench.screen import progress_bar, say
 
 PICTURES = ("png", "svg")
@@ -97,17 +96,3 @@ def write_published_table(
         say(note)
     directory = results_dir / "tables"
     return write_files(directory, make_files([table], runs, ["md", "csv"], layout.name, directory))
-
-
-def write_sweep_page(results_dir: Path, sweep: str, directory: Path) -> Path:
-    """Write the page of a sweep's runs, from their records; its path.
-
-    Raises:
-        InputError: there is no such run, or the directory cannot be written.
-    """
-    options = Options(results_dir=str(results_dir), where=[f"sweep={sweep}"], formats=["html"])
-    command = f"python -m pvt_bench.report where=sweep={sweep}"
-    runs = select(load_runs(results_dir), options.where)
-    tables = make_tables(runs, options, sweep, command)
-    (path,) = write_files(directory, make_files(tables, runs, ["html"], sweep, directory))
-    return path

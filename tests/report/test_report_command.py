@@ -16,7 +16,6 @@ from report_runs import COST, TASK, make_run, settings, train
 from pvt_bench.launching.sweep import Cell, Sweep
 from pvt_bench.report import __main__ as command
 from pvt_bench.report.formats import files as writing
-from pvt_bench.report.making import write_sweep_page
 
 # Markup in Markdown, LaTeX or HTML.
 HOSTILE = r"<script>alert(1)</script> | 100% _a_ *b* $x$ & #1 {y} ~^\z `c` [d](e)"
@@ -219,9 +218,9 @@ def test_the_page_of_a_sweep_holds_its_runs_alone(tmp_path: Path) -> None:
     train(tmp_path, "model=resnet18", tags={"sweep": "another"})
     cell = Cell("pvt_small", str(shared.relative_to(tmp_path)), "coco_retinanet", "train", ["AP"])
     Sweep("ratios", tmp_path, ["-m"], [cell]).write()
-    path = write_sweep_page(tmp_path, "ratios", tmp_path / "sweeps" / "ratios")
-    text = path.read_text()
-    assert path.name == "ratios.html"
+    words = ["where=sweep=ratios", "formats=html", "name=ratios"]
+    assert command.main([f"results_dir={tmp_path}", *words]) == 0
+    text = (tmp_path / "tables/ratios.html").read_text()
     assert "pvt_tiny" in text
     assert "pvt_small" in text
     assert "resnet18" not in text
