@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 from pvt_bench.escaping import one_line
 from pvt_bench.tracking.addresses import check_uri, without_password
 from pvt_bench.tracking.metrics import Point
-from pvt_bench.tracking.publishing import ARTIFACTS, FOLDERS, Presentation, description
+from pvt_bench.tracking.publishing import (
+    ARTIFACTS,
+    FOLDERS,
+    SUPERSEDED_TAG,
+    Presentation,
+    description,
+)
 from pvt_bench.tracking.reaching import exclusive, open_store, reason
 from pvt_bench.tracking.reading import mlflow_run
 from pvt_bench.tracking.record import Record
@@ -191,7 +197,7 @@ class Mirror:
         noted = {name: status.get(name) for name in ("commit", "host", "attempt")}
         store.set_tags(self._run_id, {**noted, "identity": identity, **shown.tags})
         for old in status.get("superseded", []):
-            store.tag_if_there(old, "superseded_by", self._run_id, over=True)
+            store.tag_if_there(old, SUPERSEDED_TAG, self._run_id, over=True)
         return store, self._run_id
 
     def _send_points(self, store: "Store", run_id: str) -> None:

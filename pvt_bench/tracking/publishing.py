@@ -13,6 +13,10 @@ from pvt_bench.files import replace
 
 FILE = "mlflow.json"
 DESCRIPTION = "description.md"
+# Tags of runs: the record that one mirrors, the run that took its place, and of an input its split.
+RECORD_TAG = "pvt_bench.record"
+SUPERSEDED_TAG = "superseded_by"
+CONTEXT_TAG = "mlflow.data.context"
 # What MLflow gets of a record, where it is there.
 ARTIFACTS = (
     "config.yaml",

@@ -24,6 +24,7 @@ from mlflow.utils.validation import (
 from pvt_bench.escaping import visible
 from pvt_bench.tracking.addresses import reveal, sqlite_file
 from pvt_bench.tracking.deadlines import end_requests
+from pvt_bench.tracking.publishing import CONTEXT_TAG, RECORD_TAG
 from pvt_bench.tracking.tables import ensure_tables
 
 for _name in ("mlflow", "alembic"):
@@ -33,8 +34,6 @@ for _name in ("mlflow", "alembic"):
 T = TypeVar("T")
 # The page shows an experiment's runs with their metrics, and not as those of a chat.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-CONTEXT_TAG = "mlflow.data.context"  # the split that a dataset is read for
-RECORD_TAG = "pvt_bench.record"
 NOTE_TAG = "mlflow.note.content"  # what the page shows as the description of a run
 NOT_IN_NAMES = re.compile(r"[^\w.\- :/]")
 

@@ -23,7 +23,7 @@ from pvt_bench.report.sources import database
 from pvt_bench.report.sources.loaded import INFO
 from pvt_bench.report.sources.runs import Runs, load_runs
 from pvt_bench.sync import send
-from pvt_bench.tracking import store
+from pvt_bench.tracking import publishing
 from pvt_bench.tracking.reading import read_status
 
 TRAIN = ("model=pvt_small", "task=coco_retinanet")
@@ -144,29 +144,18 @@ def test_what_is_not_ours_is_left_out_and_counted(uri: str) -> None:
     client.log_batch(foreign.info.run_id, metrics=[Metric("val/AP", 0.99, 0, 0)])
     deleted, superseded = mine.table["run_id"][:2]
     client.delete_run(deleted)
-    client.set_tag(superseded, store_tag("superseded_by"), "another")
-    sweep = client.create_run("1", tags={store.RECORD_TAG: "sweep x", "kind": "sweep"})
+    client.set_tag(superseded, publishing.SUPERSEDED_TAG, "another")
+    sweep = client.create_run("1", tags={publishing.RECORD_TAG: "sweep x", "kind": "sweep"})
     runs = load_runs("elsewhere", uri)
     assert {*runs.table["run_id"]} == {*mine.table["run_id"]} - {deleted, superseded}
     assert sweep.info.run_id not in runs.table.index
     assert runs.left_out == ("1 other runs in it are left out.",)
 
 
-def store_tag(name: str) -> str:
-    """A tag that the mirror sets, as its source names it."""
-    assert f'"{name}"' in Path(store.__file__).read_text()
-    return name
-
-
-def test_names_of_tags_are_those_of_the_mirror() -> None:
-    assert store.RECORD_TAG == database.RECORD_TAG
-    assert store.CONTEXT_TAG == database.CONTEXT_TAG
-
-
 def test_a_run_that_is_there_twice_counts_once(uri: str) -> None:
     client = MlflowClient(tracking_uri=uri)
     again = load_runs("elsewhere", uri).table.query("state == 'finished'").iloc[0]
-    tags = {store.RECORD_TAG: "x", "identity": again["identity"]}
+    tags = {publishing.RECORD_TAG: "x", "identity": again["identity"]}
     client.create_run("1", tags=tags)  # RUNNING, and so without a result
     runs = load_runs("elsewhere", uri)
     assert len(runs.table) == 4

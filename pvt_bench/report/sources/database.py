@@ -30,11 +30,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from pvt_bench.errors import InputError
 from pvt_bench.report.sources.loaded import INFO, Loaded, content_key
 from pvt_bench.tracking.addresses import without_password
+from pvt_bench.tracking.publishing import CONTEXT_TAG, RECORD_TAG, SUPERSEDED_TAG
 
-# As in `pvt_bench.tracking.store`, whose import takes seconds.
-RECORD_TAG = "pvt_bench.record"
-SUPERSEDED_TAG = "superseded_by"
-CONTEXT_TAG = "mlflow.data.context"
 # Of the runs that hold a sweep's cells, which measure nothing themselves.
 SWEEP = {"kind": "sweep"}
 STATES = {

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from pvt_bench.errors import InputError
-from pvt_bench.report.sources.database import CONTEXT_TAG, RECORD_TAG, STATES, SUPERSEDED_TAG, SWEEP
+from pvt_bench.report.sources.database import STATES, SWEEP
 from pvt_bench.report.sources.loaded import INFO, Loaded, content_key
 from pvt_bench.tracking.addresses import without_password
+from pvt_bench.tracking.publishing import CONTEXT_TAG, RECORD_TAG, SUPERSEDED_TAG
 from pvt_bench.tracking.reaching import quiet_and_quick
 
 PAGE = 1000
