@@ -18,7 +18,7 @@ def test_nothing_is_lost_and_nothing_is_doubled(launcher: str, first: int) -> No
     command = ["unshare", "--mount", "--map-root-user", sys.executable, SCRIPT, launcher]
     done = subprocess.run(
         [*command, str(first), str(first + AT_ONCE)],
-        env={"PYTHONPATH": str(SCRIPT.parent), **os.environ},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
     )
