@@ -1,8 +1,8 @@
 """A training under a random sequence of faults, until it is done: nothing may be lost or doubled.
 
 `unshare --mount --map-root-user python tests/torture.py LAUNCHER FIRST STOP`, with tests/ and
-tests/launching/ in PYTHONPATH, tries the seeds from
-FIRST up to STOP, on a disk of its own that it can fill. Each seed prints a line with its faults.
+tests/launching/ in PYTHONPATH, tries the seeds from FIRST up to STOP, on a disk of its own that it
+can fill. Each seed prints a line with its faults.
 """
 
 import itertools
