@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from pvt_bench.config.recipes import add_recipe
 from pvt_bench.config.schema import config_dir, register
-from pvt_bench.identity import identity, read_keys
+from pvt_bench.identity import flatten, identity, read_keys
 from pvt_bench.report.options import parse
 from pvt_bench.report.sources.runs import load_runs
 from pvt_bench.report.tables.comparison import build_tables
@@ -67,7 +67,7 @@ def make_run(
         experiment = f"{task}/{mode}" if mode in ("cost", "speed") else task
         noted = {"device": device, "mode": mode, "identity": record.identity, **(tags or {})}
         name = f"{model} seed{config.get('seed', 0)}"
-        Presentation(experiment, name, dict(_flat(config)), noted, read).write(record.directory)
+        Presentation(experiment, name, dict(flatten(config)), noted, read).write(record.directory)
         record.begin()
         for step, values in points:
             record.log(step, values)
@@ -96,11 +96,3 @@ def report(folder: Path, *words: str) -> list[Table]:
 def read_result(directory: Path) -> dict[str, float]:
     """The row that a record holds, read without the report's own code."""
     return json.loads((directory / "status.json").read_text())["result"]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
