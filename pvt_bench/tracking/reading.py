@@ -25,22 +25,26 @@ DAMAGED = (OSError, ValueError, TypeError, AttributeError, RecursionError, YAMLE
 
 def find_directory(results_dir: Path | str, label: str, key: str) -> Path:
     """Where the record of an identity is, whatever its label was, or where it is to be."""
-    runs = Path(results_dir).expanduser().resolve() / "runs"
-    parts = [_safe(part) for part in label.split("/")]
-    if len(parts) != 3:
-        raise ValueError(f"a label has three parts, task/dataset/name: {label!r}")
-    found = sorted(runs.glob(f"*/*/*-{key}"))
-    return found[0] if found else runs.joinpath(*parts[:2], f"{parts[2]}-{key}")
+    place = _place(results_dir, label)
+    found = sorted(place.parents[2].glob(f"*/*/*-{key}"))
+    return found[0] if found else place.with_name(f"{place.name}-{key}")
 
 
 def find_labelled(results_dir: Path | str, label: str) -> list[Path]:
     """The directories of the records of a label, whatever their identities, sorted."""
-    parent, _, name = find_directory(results_dir, label, "x").as_posix().rpartition("/")
+    place = _place(results_dir, label)
     with suppress(OSError):
-        return sorted(
-            path for path in Path(parent).iterdir() if path.name.rpartition("-")[0] == name[:-2]
-        )
+        beside = place.parent.iterdir()
+        return sorted(path for path in beside if path.name.rpartition("-")[0] == place.name)
     return []
+
+
+def _place(results_dir: Path | str, label: str) -> Path:
+    """The path of a label's records, without their identities."""
+    parts = [_safe(part) for part in label.split("/")]
+    if len(parts) != 3:
+        raise ValueError(f"a label has three parts, task/dataset/name: {label!r}")
+    return Path(results_dir).expanduser().resolve().joinpath("runs", *parts)
 
 
 def find_records(results_dir: Path | str) -> list[Path]:
