@@ -6,7 +6,6 @@ since, and a task whose network changed has a `revision`.
 """
 
 import hashlib
-import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from omegaconf import MISSING, OmegaConf
 from pvt_bench.backbones import default_options
 from pvt_bench.builders import device
 from pvt_bench.config.schema import Config, Mode, OldRecords, plain
-from pvt_bench.config.targets import find_target
+from pvt_bench.config.targets import find_target, signature_defaults
 from pvt_bench.errors import InputError
 from pvt_bench.identity import first_identity, flatten, identity, read_keys
 from pvt_bench.measure.speed import describe_device
@@ -128,10 +127,8 @@ def code_defaults(config: Config) -> dict[str, Any]:
         options = default_options(model["name"], model.get("base"))
         found |= {f"model.{name}": value for name, value in options.items()}
     for prefix, node in nodes.items():
-        target = find_target(prefix, node.get("_target_"))
-        for name, parameter in inspect.signature(target).parameters.items():
-            if parameter.default is not parameter.empty:
-                found[f"{prefix}.{name}"] = parameter.default
+        options = signature_defaults(find_target(prefix, node.get("_target_")))
+        found |= {f"{prefix}.{name}": value for name, value in options.items()}
     return found
 
 

@@ -183,6 +183,15 @@ def test_a_new_field_with_a_default_leaves_it_alone(
     records._schema_defaults.cache_clear()
 
 
+def test_an_option_that_is_left_out_is_that_of_the_variant_not_of_its_class() -> None:
+    def found(*words: str) -> str:
+        given = ["model=timm", "model.name=pvt_small_wide", "task=imagenet_classification"]
+        return settings_and_identity(compose_cells([*given, *words])[0].config)[1]
+
+    assert found("+model.channels=[89,178,445,712]") == found()
+    assert found("+model.channels=[64,128,320,512]") != found()
+
+
 def test_a_comment_leaves_it_alone(tmp_path: Path, run: Any) -> None:
     file = config_dir() / "model" / "pvt_tiny.yaml"
     commented = tmp_path / "model.yaml"

@@ -11,7 +11,7 @@ from pvt_bench.backbones import lenet, mixed_link, pvt, t2t
 from pvt_bench.backbones.checks import check_drop_path, unknown_option
 from pvt_bench.backbones.freezing import freeze
 from pvt_bench.backbones.weights import LoadReport, load_network, load_weights, save_weights
-from pvt_bench.config.targets import find_target
+from pvt_bench.config.targets import find_target, signature_defaults
 from pvt_bench.errors import InputError
 
 __all__ = ["LoadReport", "create", "freeze", "load_network", "load_weights", "save_weights"]
@@ -69,11 +69,11 @@ def create(
 
 
 def default_options(name: str, base: str | None = None) -> dict[str, Any]:
-    """The defaults of a network's options, as far as its class says them: those of ours."""
+    """The values that a network of ours has where its options are left out; empty for others."""
     if name not in OWN or base is not None:
         return {}
-    parameters = inspect.signature(OWN[name][0]).parameters.values()
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
+    network, variant = OWN[name]
+    return signature_defaults(network) | variant
 
 
 def build(

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
@@ -36,6 +36,12 @@ def find_target(prefix: str, name: object) -> Any:
     if not _is_offered(target, packages):
         raise InputError(_refusal(key))
     return target
+
+
+def signature_defaults(target: Callable[..., Any]) -> dict[str, Any]:
+    """The defaults of a class's or function's parameters, by name."""
+    parameters = inspect.signature(target).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 def build(prefix: str, node: Any, **objects: Any) -> Any:
