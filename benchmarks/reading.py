@@ -25,7 +25,7 @@ from sklearn.datasets import load_sample_images
 from timm.data import create_loader
 from timm.data.dataset import ImageDataset
 
-from pvt_bench.config.schema import config_dir
+from pvt_bench.config.folders import config_dir
 from pvt_bench.datasets.imagenet.reader import ImageNet
 from pvt_bench.datasets.loading import train_loader
 

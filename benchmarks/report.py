@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 
+from pvt_bench.config.folders import config_dir
 from pvt_bench.config.recipes import add_recipe
-from pvt_bench.config.schema import config_dir, register, typed
+from pvt_bench.config.registry import register
+from pvt_bench.config.schema import typed
 from pvt_bench.screen import console, progress_bar, show_rows
 from pvt_bench.tracking.reaching import quiet_and_quick
 

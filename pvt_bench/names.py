@@ -6,7 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pvt_bench.config.schema import Config, Mode, config_dir, plain
+from pvt_bench.config.folders import config_dir
+from pvt_bench.config.schema import Config, Mode, plain
 
 
 def experiment(config: Config) -> str:

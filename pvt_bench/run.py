@@ -75,7 +75,7 @@ class Placing:
     tags: dict[str, Any] = field(default_factory=dict)
 
 
-def run(config: Config, dataset_line: str = "", placing: Placing = Placing()) -> Outcome:
+def run(config: Config, first_lines: str = "", placing: Placing = Placing()) -> Outcome:
     """Do what `config.mode` says, or give the result if it was done before.
 
     Every process of the run calls it; the first one keeps the record.
@@ -86,17 +86,17 @@ def run(config: Config, dataset_line: str = "", placing: Placing = Placing()) ->
     with joined():
         if processes.rank() > 0:
             silence()
-        return _run(config, dataset_line, placing)
+        return _run(config, first_lines, placing)
 
 
-def _run(config: Config, dataset_line: str, placing: Placing) -> Outcome:
+def _run(config: Config, first_lines: str, placing: Placing) -> Outcome:
     uri = choose_uri(config.tracking.uri, config.results_dir)
     check(config)
     check_device(config)
     skeleton = build_skeleton(config)
     data: dict[str, Any] = {}
     if config.mode in (Mode.train, Mode.test):
-        say(dataset_line)
+        say(first_lines)
         data = open_data(config)
     if config.mode == Mode.train:
         count_steps(config.schedule, len(data["train"]))  # refuses what gives no training

@@ -19,7 +19,9 @@ from omegaconf import OmegaConf
 import pvt_bench
 from pvt_bench import commands as shell
 from pvt_bench.config import command_line
-from pvt_bench.config.schema import Config, Report, config_dir, data_dir, recipe_table
+from pvt_bench.config.folders import config_dir, data_dir
+from pvt_bench.config.recipes import recipe_table
+from pvt_bench.config.schema import Config, Report
 from pvt_bench.measure.cost import PARTS, Cost
 from pvt_bench.measure.speed import Speed
 from pvt_bench.report.options import Options

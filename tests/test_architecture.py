@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pvt_bench.config.schema import config_dir
+from pvt_bench.config.folders import config_dir
 
 PACKAGE = Path(__file__).parents[1] / "pvt_bench"
 

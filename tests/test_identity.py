@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from pvt_bench import records
 from pvt_bench.config import schema
 from pvt_bench.config.command_line import compose_cells
-from pvt_bench.config.schema import Config, Mode, config_dir, plain
+from pvt_bench.config.folders import config_dir
+from pvt_bench.config.schema import Config, Mode, plain
 from pvt_bench.identity import ABSENT, ROLES, counts, first_identity, flatten, identity
 
 SETTINGS: dict[str, Any] = {

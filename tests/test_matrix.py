@@ -15,8 +15,9 @@ from torch.optim import SGD
 from torch.utils.data import Subset
 
 from pvt_bench.builders import build_module, build_network, open_data
+from pvt_bench.config.folders import config_dir
 from pvt_bench.config.recipes import add_recipe
-from pvt_bench.config.schema import config_dir, register
+from pvt_bench.config.registry import register
 from pvt_bench.datasets.loading import eval_loader, train_loader
 
 TASKS = sorted(path.stem for path in config_dir().glob("task/*.yaml"))

@@ -228,7 +228,7 @@ def test_the_quick_check_refuses_what_it_can_see(
 def test_the_quick_check_of_the_other_layouts(tree: Callable[[str], Path], digits: Path) -> None:
     from omegaconf import OmegaConf
 
-    from pvt_bench.config.schema import config_dir
+    from pvt_bench.config.folders import config_dir
     from pvt_bench.datasets.digits.reader import Digits
 
     built_in: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "dataset/digits.yaml"))

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from pvt_bench.config.schema import config_dir, data_dir
+from pvt_bench.config.folders import config_dir, data_dir
 
 # Groups of which a choice sets others: every row of a published table, or a study.
 EXPERIMENTS = ("table", "sweep")

@@ -19,10 +19,12 @@ from pvt_bench.config.choices import (
     read_choice,
     typed_experiment,
 )
+from pvt_bench.config.folders import config_dir
 from pvt_bench.config.keys import check_fields, check_words
 from pvt_bench.config.messages import how_to_type, quote
 from pvt_bench.config.recipes import add_recipe, why_recipe
-from pvt_bench.config.schema import Config, Mode, config_dir, register, typed
+from pvt_bench.config.registry import register
+from pvt_bench.config.schema import Config, Mode, typed
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.processes import spread
 from pvt_bench.screen import progress_bar

@@ -1,12 +1,24 @@
 """Recipes: what the papers set for one model in one task, by the rules of `conf/recipes.yaml`."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import yaml
 
 from pvt_bench.config.choices import chosen, default_choices, own_dataset, read_choice
-from pvt_bench.config.schema import Config, recipe_table, select
+from pvt_bench.config.folders import config_dir
+from pvt_bench.config.schema import Config, select
 
 # Words that leave out the settings of one column of the table.
 LEFT_OUT = {"~recipe": "always", "~recipe_on": "on_own_data"}
+
+
+@cache
+def recipe_table() -> dict[str, Any]:
+    """Content of `conf/recipes.yaml`."""
+    table: dict[str, Any] = yaml.safe_load((config_dir() / "recipes.yaml").read_text())
+    return table
 
 
 def find_recipes(task: str, model: str, columns: Sequence[str]) -> list[str]:

@@ -7,15 +7,8 @@ check themselves.
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
-import yaml
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pvt_bench.errors import InputError
@@ -325,29 +318,6 @@ class Config:
     report: Report | None = None
 
 
-class Experiments(SearchPathPlugin):
-    """Adds `experiments/`, where `table=` and `sweep=` are found, to Hydra's search path."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Look there after `conf/`."""
-        search_path.append("pvt_bench", f"file://{data_dir('experiments')}")
-
-
-def register() -> None:
-    """Make the schema known to Hydra, under the name that `conf/config.yaml` starts from, and the
-    folder of experiments."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for name, recipe in recipe_table()["settings"].items():
-        store.store(name=name, node=recipe["set"], group="recipe", package="_global_")
-    # For conf/: the first value where there is one, otherwise the second.
-    OmegaConf.register_new_resolver(
-        "either", lambda first, second: second if first is None else first, replace=True
-    )
-    if Experiments not in Plugins.instance().discover(SearchPathPlugin):
-        Plugins.instance().register(Experiments)
-
-
 def typed(config: Any) -> Config:
     """A composed configuration, by the types that OmegaConf keeps it to."""
     return cast(Config, config)
@@ -363,22 +333,3 @@ def plain(config: Any) -> dict[str, Any]:
     values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-@cache
-def recipe_table() -> dict[str, Any]:
-    """Content of `conf/recipes.yaml`."""
-    table: dict[str, Any] = yaml.safe_load((config_dir() / "recipes.yaml").read_text())
-    return table
-
-
-def config_dir() -> Path:
-    """The folder `conf/`."""
-    return data_dir("conf")
-
-
-def data_dir(name: str) -> Path:
-    """A folder of the project's data: beside the package in a checkout, inside it installed."""
-    package = Path(__file__).parents[1]
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pvt_bench.config.schema import config_dir
+from pvt_bench.config.folders import config_dir
 from pvt_bench.config.targets import find_target
 from pvt_bench.datasets.faults.files import Survey
 from pvt_bench.datasets.fingerprints import fingerprint

@@ -17,7 +17,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pvt_bench.commands import report
-from pvt_bench.config.schema import Config, Mode, register, typed
+from pvt_bench.config.registry import register
+from pvt_bench.config.schema import Config, Mode, typed
 from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.files import replace
 from pvt_bench.launching.jobs import LONG_PATIENCE_S, NoAnswer, insist

@@ -30,7 +30,7 @@ def launch(
     swept: Sequence[str],
     title: str,
     typed: Sequence[str],
-    dataset_line: Callable[[Config], str],
+    first_lines: Callable[[Config], str],
     run_here: RunHere,
 ) -> list[tuple[Config, State]]:
     """Start the cells of a sweep and wait for them; how they stand at the end.
@@ -59,7 +59,7 @@ def launch(
         experiments = [each.cell.experiment for each in planned]
         parents = open_parents(uri, results_dir, name, experiments, " ".join(typed))
         sweep = Sweep(name, results_dir, typed, [], parents, uri)
-        sweep, to_do = _claim_all(sweep, planned, dataset_line)
+        sweep, to_do = _claim_all(sweep, planned, first_lines)
         try:
             work = begin(config.launcher.name, sweep, to_do, run_here)
         except InputError:
@@ -93,14 +93,14 @@ def _check_launcher(config: Config, uri: str) -> None:
 
 
 def _claim_all(
-    sweep: Sweep, planned: Sequence[Planned], dataset_line: Callable[[Config], str]
+    sweep: Sweep, planned: Sequence[Planned], first_lines: Callable[[Config], str]
 ) -> tuple[Sweep, list[Claimed]]:
     to_do: list[Claimed] = []
     cells: dict[str, Cell] = {}
     mine = launch_here()
     for each in planned:
         cell = each.cell
-        if claim(each, sweep, mine, dataset_line(each.config)) and cell.place not in cells:
+        if claim(each, sweep, mine, first_lines(each.config)) and cell.place not in cells:
             to_do.append(Claimed(each.record.resolve(), each.config))
         cells.setdefault(cell.place, cell)
     sweep = replace(sweep, cells=list(cells.values()))

@@ -1,4 +1,4 @@
-"""Waiting for the cells of a sweep, settling what ended without a word, and the sweep's table."""
+"""Waits for the cells of a sweep, records how killed cells ended, and writes the sweep's table."""
 
 import time
 from collections import Counter

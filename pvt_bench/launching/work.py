@@ -80,8 +80,10 @@ class Local:
             self.jobs = [None] * self.config.launcher.jobs
 
     def step(self) -> bool:
-        """Put cells into the slots that are free; whether a process is left, since that of a
-        finished cell may still be writing to MLflow."""
+        """Start cells in the free slots; returns whether any process is still alive.
+
+        The process of a finished cell counts: it may still be writing to MLflow.
+        """
         for slot in self._free():
             if self.to_do:
                 directory = self.to_do[0].directory

@@ -13,8 +13,8 @@ from pvt_bench.config.command_line import (
     compose_data,
     why_dataset,
 )
+from pvt_bench.config.folders import config_dir
 from pvt_bench.config.keys import check_targets
-from pvt_bench.config.schema import config_dir
 from pvt_bench.errors import InputError
 from pvt_bench.identity import read_keys
 

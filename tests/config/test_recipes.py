@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from pvt_bench.backbones import timm_models  # noqa: F401, registers ours with timm
 from pvt_bench.config.choices import own_dataset
 from pvt_bench.config.command_line import compose_cells, first_lines
-from pvt_bench.config.recipes import add_recipe, find_recipes
-from pvt_bench.config.schema import config_dir, recipe_table
+from pvt_bench.config.folders import config_dir
+from pvt_bench.config.recipes import add_recipe, find_recipes, recipe_table
 
 ALL = ("always", "on_own_data")
 FROZEN = {"freeze.stages": 1, "freeze.batch_norm": True}

@@ -8,7 +8,7 @@ from ade20k_tree import NAMES, SIZES, write_ade20k_tree
 from omegaconf import OmegaConf
 from PIL import Image
 
-from pvt_bench.config.schema import config_dir
+from pvt_bench.config.folders import config_dir
 from pvt_bench.datasets.ade20k import augmentation as augment
 from pvt_bench.datasets.ade20k.reader import ADE20K, Resizing
 from pvt_bench.datasets.images import MEAN

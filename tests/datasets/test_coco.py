@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageFile
 from pycocotools.coco import COCO
 
-from pvt_bench.config.schema import register
+from pvt_bench.config.registry import register
 from pvt_bench.datasets.coco import annotations
 from pvt_bench.datasets.coco.outlines import Outlines
 from pvt_bench.datasets.coco.reader import Coco

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pvt_bench.config.schema import config_dir
+from pvt_bench.config.folders import config_dir
 from pvt_bench.datasets.digits import reader as ours
 from pvt_bench.datasets.digits import scenes as digit_scenes
 from pvt_bench.datasets.digits.reader import Digits, compose_scenes, write_digits

@@ -13,7 +13,7 @@ from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from pvt_bench.config.schema import config_dir
+from pvt_bench.config.folders import config_dir
 from pvt_bench.datasets.imagenet.reader import Erasing, ImageNet
 from pvt_bench.datasets.images import MEAN, STD, read_image
 from pvt_bench.datasets.loading import Seeded

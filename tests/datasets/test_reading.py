@@ -11,7 +11,7 @@ import torch
 from imagenet_tree import WNIDS, write_imagenet_tree
 from torchvision.transforms import functional as F
 
-from pvt_bench.config.schema import data_dir
+from pvt_bench.config.folders import data_dir
 from pvt_bench.datasets.imagenet import files as imagenet_files
 from pvt_bench.datasets.imagenet.reader import Erasing, ImageNet, to_float
 from pvt_bench.datasets.loading import Seeded

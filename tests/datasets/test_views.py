@@ -10,7 +10,8 @@ from hydra.utils import instantiate
 from imagenet_tree import write_imagenet_tree
 from omegaconf import OmegaConf
 
-from pvt_bench.config.schema import config_dir, register
+from pvt_bench.config.folders import config_dir
+from pvt_bench.config.registry import register
 from pvt_bench.datasets.loading import eval_loader, train_loader
 from pvt_bench.datasets.views import VIEWS, Views, datasets_with
 from pvt_bench.errors import InputError

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from pvt_bench.config.command_line import compose_cells, swept_keys
-from pvt_bench.config.schema import config_dir, data_dir
+from pvt_bench.config.folders import config_dir, data_dir
 from pvt_bench.launching.preparing import cell_name
 from pvt_bench.report.tables.published import FIGURES, figures_of, load_published
 

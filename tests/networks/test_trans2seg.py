@@ -7,7 +7,7 @@ from test_retinanet import Pyramid
 from torch import nn
 
 from pvt_bench.backbones import create
-from pvt_bench.config.schema import data_dir
+from pvt_bench.config.folders import data_dir
 from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.networks.trans2seg import DecoderLayer, Trans2Seg
 

@@ -11,8 +11,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from pvt_bench.config.folders import config_dir
 from pvt_bench.config.recipes import add_recipe
-from pvt_bench.config.schema import config_dir, register
+from pvt_bench.config.registry import register
 from pvt_bench.identity import flatten, identity, read_keys
 from pvt_bench.report.options import parse
 from pvt_bench.report.sources.runs import load_runs

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pvt_bench.config.schema import Gap, Report, data_dir
+from pvt_bench.config.folders import data_dir
+from pvt_bench.config.schema import Gap, Report
 from pvt_bench.errors import InputError
 from pvt_bench.report.formats.markdown import to_csv, to_markdown
 from pvt_bench.report.tables import filling as tables

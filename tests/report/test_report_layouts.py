@@ -7,7 +7,7 @@ import pytest
 from report_runs import COST, make_run, settings
 from test_experiments import NAMES, cells
 
-from pvt_bench.config.schema import data_dir
+from pvt_bench.config.folders import data_dir
 from pvt_bench.errors import InputError
 from pvt_bench.report.making import write_published_table
 from pvt_bench.report.sources import cells as cells_of_tables

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from conftest import Command
 
-from pvt_bench.config.schema import data_dir
+from pvt_bench.config.folders import data_dir
 from pvt_bench.report.__main__ import main
 
 # One of each kind; --slow counts all.

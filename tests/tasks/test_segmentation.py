@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from pvt_bench.backbones import create
 from pvt_bench.builders import build_module, build_skeleton
-from pvt_bench.config.schema import config_dir, register
+from pvt_bench.config.folders import config_dir
+from pvt_bench.config.registry import register
 from pvt_bench.datasets.loading import collate
 from pvt_bench.errors import InputError
 from pvt_bench.measure.segmentation import by_class, count_pixels, segmentation_scores

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pvt_bench.config.choices import SEARCHPATH
 from pvt_bench.config.command_line import compose_each
-from pvt_bench.config.schema import config_dir, data_dir, plain
+from pvt_bench.config.folders import config_dir, data_dir
+from pvt_bench.config.schema import plain
 from pvt_bench.files import replace
 from pvt_bench.identity import flatten, role
 from pvt_bench.report.sources.loaded import canonical

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from pvt_bench.config.choices import chosen, names_of, own_dataset, read_choice
 from pvt_bench.config.command_line import on_own_data, split_cells
-from pvt_bench.config.schema import Mode, Report, data_dir
+from pvt_bench.config.folders import data_dir
+from pvt_bench.config.schema import Mode, Report
 from pvt_bench.errors import InputError, nearest
 from pvt_bench.identity import role
 from pvt_bench.report.sources.cells import cell_settings
@@ -167,7 +168,7 @@ def _counts(key: str, compared: str) -> bool:
     of = role(key)
     if compared == "network":
         return of.network
-    # Weights count by what they are: see `_starts_alike`.
+    # Weights are compared by their content, in `_starts_alike`.
     return of.row and Mode(compared) in of.modes
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pvt_bench.config.schema import data_dir
+from pvt_bench.config.folders import data_dir
 from pvt_bench.errors import InputError, nearest
 
 KEYS = ("section", "model", "label", "source", "agreed", "note")
