@@ -1,6 +1,5 @@
 """The result of a run: how its row is shown on the screen and in MLflow."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from pvt_bench.config.schema import Config, Mode
 from pvt_bench.escaping import markdown
 from pvt_bench.names import run_name
-from pvt_bench.screen import say, show_row, show_rows
+from pvt_bench.screen import figure, say, show_row, show_rows
 
 PARTS = ("backbone", "neck", "head")
 
@@ -49,7 +48,7 @@ def description(outcome: Outcome, used: dict[str, Any]) -> str:
         del facts["dataset"], facts["schedule"]
     if own := _own_cost(outcome):
         facts["own network"] = own
-    shown = ("–" if math.isnan(value) else f"{value:.1f}" for value in figures.values())
+    shown = map(figure, figures.values())
     heads, values = " | ".join(figures), " | ".join(shown)
     rule = " | ".join(["---:"] * len(figures))
     lines = [f"- **{key}**: {markdown(value)}" for key, value in facts.items()]
@@ -64,8 +63,9 @@ def show(outcome: Outcome, as_line: bool = False) -> None:
     """
     config, row = outcome.config, outcome.row
     if as_line:
-        figures = "  ".join(f"{name} {value:.1f}" for name, value in _headline(config, row).items())
-        say(f"{run_name(config)}: {figures}")
+        figures = _headline(config, row).items()
+        words = "  ".join(f"{name} {figure(value)}" for name, value in figures)
+        say(f"{run_name(config)}: {words}")
         return
     say(f"record: {outcome.directory}")
     if config.mode == Mode.speed:

@@ -5,6 +5,7 @@ Whatever can be found wrong with the input is found before the record is opened.
 
 import json
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,12 +34,13 @@ from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.outcome import Outcome
 from pvt_bench.processes import joined
-from pvt_bench.screen import progress_bar, say, silence, warn
-from pvt_bench.tracking.addresses import choose_uri
+from pvt_bench.screen import log, progress_bar, say, say_once, silence, warn
+from pvt_bench.tracking.addresses import choose_uri, without_password
 from pvt_bench.tracking.environment import environment, source_version
 from pvt_bench.tracking.lease import TakenOver
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation
+from pvt_bench.tracking.reading import LOG
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
 from pvt_bench.training.fitting import Training
@@ -96,7 +98,7 @@ def _run(config: Config, first_lines: str, placing: Placing) -> Outcome:
     skeleton = build_skeleton(config)
     data: dict[str, Any] = {}
     if config.mode in (Mode.train, Mode.test):
-        say(first_lines)
+        say_once(first_lines)
         data = open_data(config)
     if config.mode == Mode.train:
         count_steps(config.schedule, len(data["train"]))  # refuses what gives no training
@@ -288,15 +290,20 @@ def open_mirror(
 def ending(record: Record, mirror: Mirror) -> Iterator[None]:
     """Begin the attempt; whatever ends it too early is told to the record and to MLflow."""
     record.begin()
-    try:
-        mirror.start()
-        yield
-    except TakenOver:
-        raise
-    except BaseException as error:
-        # submitit leaves by SystemExit where it is told to make room before the training has begun.
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
-        state = "interrupted" if stopped else "failed"
-        record.update(state=state, error=str(error))
-        mirror.finish(state)
-        raise
+    with log.kept_in(record.directory / LOG, without_password):
+        log.write(f"attempt {record.status['attempt']}, commit {source_version()}")
+        try:
+            mirror.start()
+            yield
+        except TakenOver:
+            raise
+        except BaseException as error:
+            # submitit leaves by SystemExit where it has to make room before the training begins.
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+            at_once = stopped and not isinstance(error, Interrupted)
+            why = "stopped at once" if at_once else str(error)
+            log.write(why if stopped else "".join(traceback.format_exception(error)))
+            state = "interrupted" if stopped else "failed"
+            record.update(state=state, error=why)
+            mirror.finish(state)
+            raise

@@ -1,11 +1,11 @@
-"""How the cells of sweeps stand, from their records and from SLURM, on any later day.
+"""How sweeps and single runs stand, from their records and from SLURM, on any later day.
 
-`python -m pvt_bench.status` lists the sweeps under results_dir; `sweep=NAME` shows the cells of
-one: done, running with step and time left, queued with the reason, stopped, failed with the error,
-lost, or unknown where SLURM does not answer. `results_dir=PATH` looks elsewhere. Once all cells
-have ended, the sweep's table is written, as the command that started it would have done. Exit code
-0: all done or under way, as far as is known; 1: a cell has failed, is lost or was stopped; 2: the
-command cannot be used.
+`python -m pvt_bench.status` lists the sweeps and the single runs under results_dir; `sweep=NAME`
+shows the cells of one: done, running with step and ETA, queued with the reason, stopped, failed
+with the error, lost, or unknown where SLURM does not answer. `results_dir=PATH` looks elsewhere.
+Once all cells have ended, the sweep's table is written, as the command that started it would have
+done. Exit code 0: all done or under way, as far as is known; 1: a run has failed, is lost or was
+stopped; 2: the command cannot be used.
 """
 
 import sys
@@ -14,18 +14,31 @@ from dataclasses import replace
 from pathlib import Path
 
 from pvt_bench.commands import DONE, FAILED, find_results, read_words, run_command
+from pvt_bench.launching.sweep import DONE as FINISHED
 from pvt_bench.launching.sweep import (
     FAILURES,
     RUNNING,
     UNKNOWN,
     State,
     Sweep,
+    find_log,
     find_sweep,
     look,
     read_sweeps,
+    single_runs,
 )
-from pvt_bench.launching.watching import conclude, count, is_concluded, progress, show
+from pvt_bench.launching.watching import (
+    conclude,
+    count,
+    is_concluded,
+    progress,
+    show,
+    show_states,
+)
 from pvt_bench.screen import say, show_rows
+
+# Single runs that are listed; the others are counted.
+SHOWN = 30
 
 
 def main(words: Sequence[str]) -> int:
@@ -34,49 +47,64 @@ def main(words: Sequence[str]) -> int:
 
 
 def show_typed(words: Sequence[str]) -> int:
-    """Show the sweep that is typed, or all; the exit code."""
+    """Show the sweep that is typed, or all sweeps and single runs; the exit code."""
     typed = dict(read_words(words, ("sweep", "results_dir")))
     results_dir = find_results(typed)
     if "sweep" in typed:
         return show_cells(Sweep.read(find_sweep(results_dir, typed["sweep"])))
-    return list_sweeps(results_dir)
-
-
-def list_sweeps(results_dir: Path) -> int:
-    """A line for each sweep, and the cells of the only one."""
     sweeps, damaged = read_sweeps(results_dir)
-    if not sweeps and not damaged:
-        say(f"There is no sweep in {results_dir}. -m, table= and sweep= start one.")
-        return DONE
-    if len(sweeps) == 1:
-        return max(show_cells(sweeps[0]), FAILED if damaged else DONE)
+    codes = [list_sweeps(results_dir, sweeps), list_runs(results_dir, sweeps)]
+    if not codes[0] and not codes[1] and not sweeps and not damaged:
+        say(f"There is no run in {results_dir}. python -m pvt_bench starts one.")
+    return max(*codes, FAILED if damaged else DONE)
+
+
+def list_sweeps(results_dir: Path, sweeps: Sequence[Sweep]) -> int:
+    """A line for each sweep, and the cells of the only one; the exit code."""
+    if len(sweeps) <= 1:
+        return max(map(show_cells, sweeps), default=DONE)
     states = [look(sweep) for sweep in sweeps]
     rows = [[sweep.name, count(each)] for sweep, each in zip(sweeps, states, strict=True)]
-    show_rows(f"sweeps in {results_dir}", ["sweep", "cells"], [list(row) for row in rows])
+    show_rows(f"sweeps in {results_dir}", ["sweep", "cells"], rows)
     say("sweep=NAME shows the cells of one")
-    _say_unknown([state for each in states for state in each])
-    failed = any(state.word in FAILURES for each in states for state in each)
-    return FAILED if failed or damaged else DONE
+    return _judge([state for each in states for state in each])
+
+
+def list_runs(results_dir: Path, sweeps: Sequence[Sweep]) -> int:
+    """The runs that belong to no sweep, those that need attention first; the exit code."""
+    runs = single_runs(results_dir, sweeps)
+    if not runs.cells:
+        return DONE
+    states = sorted(look(runs), key=lambda state: state.word == FINISHED)
+    shown = [_with_progress(runs, state) for state in states[:SHOWN]]
+    show_states(f"single runs in {results_dir}: {count(states)}", shown, "run")
+    if len(states) > SHOWN:
+        say(f"and {len(states) - SHOWN:,} more")
+    _name_logs(runs, states)
+    return _judge(states)
 
 
 def show_cells(sweep: Sweep) -> int:
-    """The table of a sweep."""
+    """The table of a sweep; the exit code."""
     states = look(sweep)
     if not is_concluded(sweep, states):
         states = conclude(sweep, states)
     show(sweep, [_with_progress(sweep, state) for state in states])
+    _name_logs(sweep, states)
+    return _judge(states)
+
+
+def _name_logs(sweep: Sweep, states: Sequence[State]) -> None:
     for state in states:
-        log = state.launch.get("log")
-        if state.word in FAILURES and log and Path(log).exists():
+        if state.word in FAILURES and (log := find_log(sweep, state)):
             say(f"{state.cell.name}: log {log}")
-    _say_unknown(states)
-    return FAILED if any(state.word in FAILURES for state in states) else DONE
 
 
-def _say_unknown(states: Sequence[State]) -> None:
+def _judge(states: Sequence[State]) -> int:
     why = next((state.why for state in states if state.word == UNKNOWN), None)
     if why:
         say(f"unknown: {why}; type the same command again later")
+    return FAILED if any(state.word in FAILURES for state in states) else DONE
 
 
 def _with_progress(sweep: Sweep, state: State) -> State:

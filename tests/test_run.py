@@ -79,6 +79,7 @@ def test_one_run_from_the_command_to_the_row(
         "config.yaml",
         "description.md",
         "environment.json",
+        "log.txt",
         "metrics.jsonl",
         "mlflow.json",
         "per_class.csv",

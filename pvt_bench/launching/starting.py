@@ -101,7 +101,7 @@ def _claim_all(
     for each in planned:
         cell = each.cell
         if claim(each, sweep, mine, first_lines(each.config)) and cell.place not in cells:
-            to_do.append(Claimed(each.record.resolve(), each.config))
+            to_do.append(Claimed(each.record.resolve(), each.config, cell.name))
         cells.setdefault(cell.place, cell)
     sweep = replace(sweep, cells=list(cells.values()))
     sweep.write()
@@ -130,7 +130,8 @@ def main() -> None:
     """Start the cells that are typed on this machine, and see them through to their table."""
     directory, *directories = map(Path, sys.argv[1:])
     sweep = Sweep.read(directory)
-    to_do = [Claimed(each, thaw(each)[0]) for each in directories]
+    names = {sweep.record(cell).resolve(): cell.name for cell in sweep.cells}
+    to_do = [Claimed(each, thaw(each)[0], names[each]) for each in directories]
     see_through(sweep, Local(sweep, to_do))
 
 

@@ -14,7 +14,7 @@ from pvt_bench.launching.jobs import GONE, Job, ask, job_key
 from pvt_bench.launching.jobs import UNKNOWN as NO_ANSWER
 from pvt_bench.screen import warn
 from pvt_bench.tracking.heartbeat import HEARTBEAT, is_fresh
-from pvt_bench.tracking.reading import read_status
+from pvt_bench.tracking.reading import DAMAGED, LOG, find_records, read_config, read_status
 
 FILE = "sweep.json"
 DONE, RUNNING, QUEUED, UNKNOWN = "done", "running", "queued", "unknown"
@@ -139,6 +139,25 @@ def find_sweep(results_dir: Path, name: str) -> Path:
     return matching[-1]
 
 
+def single_runs(results_dir: Path, sweeps: Sequence[Sweep]) -> Sweep:
+    """The runs that belong to none of the sweeps, the latest first, as if they were one."""
+    in_sweeps = {sweep.record(cell) for sweep in sweeps for cell in sweep.cells}
+    single = [path for path in find_records(results_dir) if path not in in_sweeps]
+    single.sort(key=lambda path: (path / "status.json").stat().st_mtime, reverse=True)
+    return Sweep("", results_dir, [], [_as_cell(path, results_dir) for path in single])
+
+
+def _as_cell(record: Path, results_dir: Path) -> Cell:
+    place = record.relative_to(results_dir)
+    task, dataset, name = place.parts[-3:]
+    name = f"{task} {name.rpartition('-')[0]}"
+    try:
+        config = read_config(record)
+        return Cell(name, str(place), task, config["mode"], config["task"]["headline"])
+    except (*DAMAGED, KeyError):
+        return Cell(name, str(place), task, dataset, [])
+
+
 @dataclass(frozen=True)
 class State:
     """word: one of those above; why: of one that waits, is unknown or went wrong; job: SLURM's last
@@ -154,6 +173,13 @@ class State:
     def launch(self) -> dict[str, Any]:
         """What the record notes of the job that runs the cell; empty where there was none."""
         return self.status.get("launch") or {}
+
+
+def find_log(sweep: Sweep, state: State) -> Path | None:
+    """What a cell printed: the log of its job, or the one in its record."""
+    job = state.launch.get("log")
+    logs = [Path(job)] if job else []
+    return next((path for path in [*logs, sweep.record(state.cell) / LOG] if path.exists()), None)
 
 
 def look(sweep: Sweep) -> list[State]:

@@ -11,15 +11,17 @@ import pandas as pd
 from pvt_bench.escaping import markdown, markdown_code, to_csv
 from pvt_bench.files import replace
 from pvt_bench.launching.sweep import DONE, LOST, STOPPED, UNDER_WAY, State, Sweep, look
-from pvt_bench.screen import say, show_rows
+from pvt_bench.screen import clock, figure, say, show_rows
 from pvt_bench.tracking.lease import AlreadyRunning
-from pvt_bench.tracking.metrics import MetricsFile
+from pvt_bench.tracking.metrics import MetricsFile, Point
 from pvt_bench.tracking.parent import close_parents, end_runs
 from pvt_bench.tracking.reading import mlflow_run
 from pvt_bench.tracking.record import Record
 
 LOOK_EVERY_S = 2.0
 SAY_EVERY_S = 60.0
+# Cells of one reason that are named; the others are counted.
+NAMED = 5
 COSTS = {"params": "cost/params_m", "GFLOPs": "cost/gflops"}
 Cells = list[str | float | None]
 
@@ -29,17 +31,27 @@ def wait(sweep: Sweep, step: Callable[[], bool] = lambda: False) -> list[State]:
 
     step: called at each look, to start further cells; true while any is to be started, or to end.
     """
-    said, last = "", 0.0
+    said, last, began = "", 0.0, time.monotonic()
+    first: float | None = None
     while True:
         more = step()
         states = look(sweep)
-        words, passed = count(states), time.monotonic() - last
-        if (words != said and passed > LOOK_EVERY_S) or passed > SAY_EVERY_S:
-            say(f"{sweep.name}: {words}")
-            said, last = words, time.monotonic()
         if not more and not any(state.word in UNDER_WAY for state in states):
             return states
+        part = sum(_part_done(sweep, state) for state in states) / len(states)
+        first = part if first is None else first
+        words, passed = count(states), time.monotonic() - last
+        if (words != said and passed > LOOK_EVERY_S) or passed > SAY_EVERY_S:
+            times = how_long(time.monotonic() - began, part - first, 1 - part)
+            say(f"{sweep.name}: {words}{times}")
+            said, last = words, time.monotonic()
         time.sleep(LOOK_EVERY_S)
+
+
+def how_long(elapsed: float, done: float, left: float) -> str:
+    """The end of a line: time elapsed and ETA, from the shares of the work done and left."""
+    eta = f", ETA {clock(elapsed * left / done)}" if done > 0 else ""
+    return f"  {clock(elapsed)} elapsed{eta}"
 
 
 def conclude(sweep: Sweep, states: Sequence[State]) -> list[State]:
@@ -95,8 +107,26 @@ def parents_of_cells(sweep: Sweep) -> dict[str, str]:
 
 def show(sweep: Sweep, states: Sequence[State]) -> None:
     """Print the table."""
+    show_states(f"{sweep.name}: {count(states)}", states)
+    say(f"sweep: {sweep.directory}")
+
+
+def show_states(title: str, states: Sequence[State], unit: str = "cell") -> None:
+    """Print how cells stand, and below it why, which a column would be too narrow for.
+
+    unit: what a row is called.
+    """
     headings, rows = tabulate(states)
-    show_rows(f"{sweep.name}: {count(states)}", headings, rows, f"sweep: {sweep.directory}")
+    if headings[-1] == "why":
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    show_rows(title, [unit, *headings[1:]], rows)
+    cells: dict[str, list[str]] = {}
+    for state in states:
+        if state.why:
+            cells.setdefault(state.why, []).append(state.cell.name)
+    for why, names in cells.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        say(f"{', '.join(names[:NAMED])}{more}: {why}")
 
 
 def write(sweep: Sweep, states: Sequence[State]) -> list[Path]:
@@ -139,17 +169,27 @@ def count(states: Sequence[State]) -> str:
 def progress(sweep: Sweep, state: State) -> str:
     """Step of a running cell and the time left, from its metrics."""
     steps = state.status.get("steps")
-    points = MetricsFile(sweep.record(state.cell) / "metrics.jsonl").tail()
+    points = _points(sweep, state)
     if not steps or not points:
         return ""
     first, last = points[0], points[-1]
     done = f"step {last.step} of {steps}"
     if last.step == first.step:
         return done
-    left = int((steps - last.step) * (last.time - first.time) / (last.step - first.step))
-    hours, minutes = left // 3600, left // 60 % 60
-    clock = f"{hours} h {minutes:02} min" if hours else f"{minutes} min {left % 60:02} s"
-    return f"{done}, {clock} left"
+    left = (steps - last.step) * (last.time - first.time) / (last.step - first.step)
+    return f"{done}, ETA {clock(left)}"
+
+
+def _part_done(sweep: Sweep, state: State) -> float:
+    """How much of a cell is behind it, from 0 to 1."""
+    if state.word not in UNDER_WAY:
+        return 1.0
+    steps, points = state.status.get("steps"), _points(sweep, state)
+    return min(1.0, points[-1].step / steps) if steps and points else 0.0
+
+
+def _points(sweep: Sweep, state: State) -> list[Point]:
+    return MetricsFile(sweep.record(state.cell) / "metrics.jsonl").tail()
 
 
 def _figures(state: State) -> dict[str, float]:
@@ -165,6 +205,4 @@ def _figures(state: State) -> dict[str, float]:
 
 
 def _text(value: str | float | None) -> str:
-    if value is None:
-        return "–"
-    return markdown(value) if isinstance(value, str) else f"{value:.1f}"
+    return markdown(value) if isinstance(value, str) else figure(value)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,9 @@ from pvt_bench.launching.ranks import run_ranks
 from pvt_bench.launching.resources import count_gpus, visible_gpus
 from pvt_bench.launching.submitting import submit_to_slurm
 from pvt_bench.launching.sweep import State, Sweep
-from pvt_bench.launching.watching import conclude, show, wait
+from pvt_bench.launching.watching import conclude, how_long, show, wait
 from pvt_bench.outcome import Outcome
-from pvt_bench.screen import say
+from pvt_bench.screen import log, say
 from pvt_bench.tracking.environment import launch_here
 from pvt_bench.tracking.reading import read_status
 from pvt_bench.tracking.record import Record
@@ -31,10 +32,11 @@ RunHere = Callable[[Callable[[], Outcome]], None]
 
 
 class Claimed(NamedTuple):
-    """A cell that this launch has to run, and the directory of its record."""
+    """A cell that this launch has to run, its name in the sweep, and the record's directory."""
 
     directory: Path
     config: Config
+    name: str
 
 
 class Work(Protocol):
@@ -53,10 +55,16 @@ class Here:
     def __init__(self, to_do: list[Claimed], run_here: RunHere) -> None:
         self.to_do = to_do
         self.run_here = run_here
+        self.number = len(to_do)
 
     def step(self) -> bool:
         """Run all of them."""
+        began = time.monotonic()
         while self.to_do:
+            done = self.number - len(self.to_do)
+            times = how_long(time.monotonic() - began, done, len(self.to_do)) if done else ""
+            say(f"[{done + 1}/{self.number}] {self.to_do[0].name}{times}")
+            log.clear()
             self.run_here(partial(_run, self.to_do[0]))
             del self.to_do[0]
         return False
@@ -73,6 +81,7 @@ class Local:
 
     def __init__(self, sweep: Sweep, to_do: list[Claimed]) -> None:
         self.to_do = to_do
+        self.number = len(to_do)
         self.folder = sweep.directory / "jobs"
         self.jobs: list[submitit.Job[Any] | None] = []
         if to_do:
@@ -86,10 +95,15 @@ class Local:
         """
         for slot in self._free():
             if self.to_do:
-                directory = self.to_do[0].directory
+                directory, _, name = self.to_do[0]
                 job = self.jobs[slot] = self._submit(slot, directory)
                 note_launches([directory], [launch_here(int(job.job_id), str(job.paths.stdout))])
                 del self.to_do[0]
+                say(f"[{self.number - len(self.to_do)}/{self.number}] {name}")
+        return self.is_busy()
+
+    def is_busy(self) -> bool:
+        """Whether a process of a cell is alive."""
         return len(self._free()) < len(self.jobs)
 
     def stop(self) -> None:
@@ -179,6 +193,9 @@ def see_through(sweep: Sweep, work: Work) -> list[State]:
         states = conclude(sweep, wait(sweep, work.step))
     except KeyboardInterrupt:
         work.stop()
+        if isinstance(work, Local) and work.is_busy():
+            say("Ctrl-C: the cells stop after their steps, with checkpoints")
+            say("press it again to leave at once; they stop all the same")
         if not isinstance(work, Slurm):
             show(sweep, conclude(sweep, wait(sweep, partial(_stop_again, work))))
         raise
@@ -194,7 +211,7 @@ def _stop_again(work: Work) -> bool:
 
 def _run(claimed: Claimed) -> Outcome:
     """Run one frozen cell from this process, on all its devices."""
-    directory, config = claimed
+    directory, config, _ = claimed
     if config.trainer.devices == 1:
         return run_cell(directory, submitted=False)
     code = run_ranks(directory, config.trainer.devices)

@@ -15,6 +15,8 @@ from pvt_bench.screen import warn
 BuildOptimizer = Callable[[nn.Module], tuple[Any, Any]]
 # What a task keeps of an image: its id first, so that the order in which images come is forgotten.
 Result = tuple[int, Any]
+# Images that a message names.
+NAMED = 20
 
 
 def tell_unscored(metric: str, names: Sequence[str], unscored: Sequence[bool]) -> None:
@@ -42,7 +44,8 @@ def check_finite(losses: dict[str, Tensor], image_ids: list[int]) -> None:
     parts = [name for name, fine in zip(losses, finite.tolist(), strict=True) if not fine]
     seen = processes.gather([(parts, image_ids)] if parts else [])
     told = "; ".join(
-        f"the {' and the '.join(names)} loss on the images {ids}" for names, ids in seen
+        f"the {' and the '.join(names)} loss on the images [{some_of(list(map(str, ids)), NAMED)}]"
+        for names, ids in seen
     )
     raise FloatingPointError(
         f"The loss is not finite: {told}. "

@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from pvt_bench.errors import InputError
 
+LOG = "log.txt"  # within a record: what its run printed
 STATES = ("queued", "running", "finished", "failed", "interrupted")
 # What every status holds from the start; all else may be missing.
 FIELDS = {"state": str, "created": str, "attempt": int}

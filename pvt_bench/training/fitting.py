@@ -14,7 +14,7 @@ from pvt_bench.builders import build_module, count_workers
 from pvt_bench.config.schema import Config
 from pvt_bench.datasets.views import some_of
 from pvt_bench.measure.usage import usage
-from pvt_bench.screen import progress_bar, say, warn
+from pvt_bench.screen import progress_bar, say, say_once, warn
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.record import Record
 from pvt_bench.training.checkpoint import FOLDER, find_newest, load_checkpoint, save_checkpoint
@@ -89,7 +89,7 @@ class Training:
         left_out = [f"{number:,} {reason}" for reason, number in view.dropped.items() if number]
         left_out += [f"{number:,} files {end}" for end, number in view.left_out.items()]
         if left_out:
-            say(f"left out of training: {', '.join(left_out)}")
+            say_once(f"left out of training: {', '.join(left_out)}")
         if view.unseen:
             warn(
                 f"nothing in training is of {len(view.unseen)} of {view.num_classes} classes: "

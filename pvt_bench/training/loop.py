@@ -57,7 +57,9 @@ class Steps(_Ending):
     gradient_clip: float | None = None
     average: AveragedModel | None = None
     stop: int = 0
-    interruption: Interruption = field(default_factory=Interruption)
+    interruption: Interruption = field(
+        default_factory=lambda: Interruption("after this step, with a checkpoint")
+    )
 
     def on_train_start(self, *_: Any) -> None:
         # Lightning answers SIGTERM by leaving at once, without a checkpoint.
@@ -141,8 +143,7 @@ def _process_settings() -> dict[str, Any]:
 @contextmanager
 def _ended_well() -> Iterator[None]:
     """Name a reader that failed, pass on a Ctrl-C, which Lightning makes exit code 1, and leave no
-    reader behind.
-    """
+    reader behind."""
     try:
         with failures_named():
             yield
@@ -203,7 +204,7 @@ def validate(
     advance: Callable[[int], None],
 ) -> None:
     """Run the module's validation over the loader; `advance` is told the images of each batch."""
-    with Interruption() as interruption:
+    with Interruption("after these images; what was trained is kept") as interruption:
         trainer = build_trainer(options, directory, callbacks=[_Scoring(advance, interruption)])
         with _ended_well():
             trainer.validate(module, loader, verbose=False)

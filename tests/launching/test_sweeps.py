@@ -250,7 +250,7 @@ def test_status_of_a_run_at_work_and_of_one_that_died(
         assert "running" in shown
         assert "step 20 of 100" in shown
         (state,) = look(Sweep.read(sweep.directory))
-        assert "left" in progress(Sweep.read(sweep.directory), state)
+        assert "ETA" in progress(Sweep.read(sweep.directory), state)
         gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                               capture_output=True, text=True, check=True)  # fmt: skip
         record.update(launch=launch_here(int(gone.stdout)))
@@ -269,7 +269,7 @@ def test_status_of_a_removed_record_and_of_what_is_not_there(
 ) -> None:
     words = [f"results_dir={results}"]
     assert status.main(words) == 0
-    assert "There is no sweep" in capsys.readouterr().out
+    assert "There is no run" in capsys.readouterr().out
     sweep_of(results, "cell").write()
     assert status.main(words) == 1
     assert "lost" in capsys.readouterr().out

@@ -1,20 +1,15 @@
 """Tables on the screen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAVY
-from rich.cells import cell_len
-from rich.table import Table as Grid
 from rich.text import Text
 
 from pvt_bench.escaping import visible
 from pvt_bench.report.tables.rows import MISSING, Cell, Row, Table
-from pvt_bench.screen import console, say
+from pvt_bench.screen import say, show_columns
 
 # A screen or two; the files have them all.
 SHOWN = 60
-# Between two columns, and at the edge.
-PADDING = 3
 
 
 def show_table(table: Table) -> None:
@@ -39,35 +34,7 @@ def _show_rows(table: Table, title: str, rows: Sequence[Row]) -> None:
     figures = [column for column in figures if any(c.text != MISSING for c in column[1:])]
     if any(row.origins for row in rows):
         figures.append([Cell("run"), *(Cell(_runs(row)) for row in rows)])
-    for place, part in enumerate(_parts(texts, figures)):
-        grid = Grid(
-            title=None if place else Text(visible(title)), title_justify="left", box=SIMPLE_HEAVY,
-            pad_edge=False,
-        )  # fmt: skip
-        for column in (*texts, *part):
-            text = column in texts
-            grid.add_column(
-                Text(column[0].text), justify="left" if text else "right", no_wrap=not text
-            )
-        for line in zip(*(column[1:] for column in (*texts, *part)), strict=True):
-            grid.add_row(*map(_styled, line))
-        console.print(grid)
-
-
-def _parts(texts: list[list[Cell]], figures: list[list[Cell]]) -> Iterator[list[list[Cell]]]:
-    """Split the columns into parts that fit the screen, so that no number is cut."""
-    room = console.width - sum(map(_width, texts))
-    part: list[list[Cell]] = []
-    for column in figures:
-        if part and sum(map(_width, [*part, column])) > room:
-            yield part
-            part = []
-        part.append(column)
-    yield part
-
-
-def _width(column: list[Cell]) -> int:
-    return max(cell_len(line) for cell in column for line in cell.text.split("\n")) + PADDING
+    show_columns(title, [_styled(column) for column in texts], [_styled(c) for c in figures])
 
 
 def _runs(row: Row) -> str:
@@ -75,8 +42,8 @@ def _runs(row: Row) -> str:
     return f"{first} +{len(others)}" if others else first
 
 
-def _styled(cell: Cell) -> Text:
-    return Text(cell.text, style="bold underline" if cell.best else "")
+def _styled(column: list[Cell]) -> list[Text]:
+    return [Text(cell.text, style="bold underline" if cell.best else "") for cell in column]
 
 
 def _seen(cell: Cell) -> Cell:
