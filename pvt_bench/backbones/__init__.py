@@ -40,12 +40,12 @@ def create(
     """Build a backbone.
 
     Args:
-        name: one of ours (`pvt_small`, `t2t_vit_t_14`, `mixed_link_105`, `lenet5`, ...), a name
-            of timm, or `googlenet`.
-        num_classes: length of the logits; without meaning where `features` is set.
+        name: name of the network: one of ours (`pvt_small`, `t2t_vit_t_14`, `mixed_link_105`,
+            `lenet5`, ...), a name of timm, or `googlenet`.
+        num_classes: length of the logits; ignored where `features` is set.
         features: maps instead of logits.
-        weights: None for random ones, `imagenet`, or the path of a file, see `load_weights`.
-        base: the network of timm that the options turn into `name`, where timm has no `name`.
+        weights: null for random weights, `imagenet` for the official ones, or the path of a file.
+        base: network of timm that the other options turn into `name`, where timm has no `name`.
         options: what else defines the network, for example `sr_ratios=[8, 4, 2, 1]`. Stochastic
             depth is `drop_path` in every network that has it. `_target_` names a class or function
             that is called with the others, instead of looking `name` up.
