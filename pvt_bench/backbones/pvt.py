@@ -236,7 +236,8 @@ class PyramidVisionTransformer(Freezable):
         num_classes: length of the logits.
         img_size: side in pixels that the position embeddings are laid out for.
         in_chans: channels of the images.
-        attention: `fused`, or `plain` for softmax(q k^T / sqrt(d)) v written out.
+        attention: how attention is computed: `fused`, or `plain` for softmax(q k^T / sqrt(d)) v
+            written out.
         features: maps instead of logits.
 
     Raises:

@@ -197,14 +197,14 @@ else:
 class Config:
     """One run.
 
-    model: backbone.
+    model: the backbone and its options.
     task: what the backbone is trained and scored for.
     dataset: images and their targets.
     schedule: length of the training, optimizer and learning rates.
     freeze: what is frozen of a pre-trained backbone.
     trainer: devices, precision, readers and checkpoints.
     launcher: where and how the cells of a sweep run.
-    tracking: MLflow store.
+    tracking: address of the MLflow store.
     cost: options of mode=cost.
     speed: options of mode=speed.
     mode: what the run does: train and score, score `weights`, count costs, or measure speed.
@@ -213,7 +213,7 @@ class Config:
     rerun: start over, even if the result is there or can be resumed.
     old_records: records from before images were compared: ask, keep them as runs on the same
         data, or ignore them.
-    results_dir: folder for records, tables and datasets.
+    results_dir: folder of records, tables and built-in data.
     report: layout of a published table; only files in `experiments/table/` set it.
     """
 
