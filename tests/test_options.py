@@ -51,7 +51,7 @@ def test_every_group_has_a_sentence() -> None:
 
 def leaves(group: str, name: str) -> set[str]:
     """The keys that a file of conf/ sets."""
-    flat = identity.flatten({group: explaining.own_content(group, name, [])})
+    flat = identity.flatten({group: explaining.content_of(group, name, [])})
     return {key for key, _ in flat if not key.endswith("_target_")}
 
 
@@ -200,6 +200,16 @@ def test_plain_groups_are_explained_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert time.monotonic() - began < 10  # a second where nothing else runs
+
+
+def test_a_file_of_the_user_counts_with_what_it_builds_on(inside: Inside, tmp_path: Path) -> None:
+    (tmp_path / "launcher").mkdir()
+    mine = tmp_path / "launcher" / "cluster.yaml"
+    mine.write_text("defaults: [slurm]\npartition: gpu\n")
+    code, shown, errors = inside("launcher=cluster", f"hydra.searchpath=[file://{tmp_path}]")
+    assert (code, errors) == (0, "")
+    assert "Default: gpu." in block(shown, "launcher.partition")
+    assert "Default: 64." in block(shown, "launcher.jobs")
 
 
 def test_a_class_of_the_user_is_explained_by_its_docstring(

@@ -6,8 +6,7 @@ from types import GenericAlias
 from typing import Any
 
 from pvt_bench.backbones import builder_of, create
-from pvt_bench.config.choices import read_choice
-from pvt_bench.config.explaining import Key, Section, call_keys, in_yaml, sentences
+from pvt_bench.config.explaining import Key, Section, call_keys, content_of, in_yaml, sentences
 from pvt_bench.config.keys import BACKBONE_OBJECTS, MODEL, in_words
 
 # A section names its models up to this number.
@@ -17,7 +16,7 @@ BY_MODEL = "by model"
 
 def model_sections(names: Sequence[str], words: Sequence[str]) -> list[Section]:
     """Name and weights of all models, then the options that one class or library reads."""
-    files = {name: read_choice("model", name, words) for name in names}
+    files = {name: content_of("model", name, words) for name in names}
     built: dict[Callable[..., Any], list[str]] = {}
     for name, content in files.items():
         builder = builder_of(content["name"], content.get("base"), content.get("_target_"))

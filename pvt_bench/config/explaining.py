@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 from omegaconf import MISSING as NO_DEFAULT
+from omegaconf import OmegaConf
 
 from pvt_bench.config.choices import names_of, read_choice
+from pvt_bench.config.command_line import compose_each
 from pvt_bench.config.folders import config_dir
 from pvt_bench.config.keys import MODULE_OBJECTS, NETWORK_OBJECTS, in_words
 from pvt_bench.config.schema import Config, Gap, Protocol, Report, Task
@@ -152,20 +154,24 @@ def plain_sections(group: str) -> list[Section]:
 
 def chosen_section(group: str, name: str, words: Sequence[str]) -> Section:
     """The keys of a group that a dataclass describes, with the values of one of its files."""
-    keys = schema_keys(f"{group}.", groups()[group], own_content(group, name, words))
+    keys = schema_keys(f"{group}.", groups()[group], content_of(group, name, words))
     return Section(f"{group}={name}", keys)
 
 
-def own_content(group: str, name: str, words: Sequence[str]) -> dict[str, Any]:
-    """What a file sets in its own group; some schedules set keys of the task as well."""
+def content_of(group: str, name: str, words: Sequence[str]) -> dict[str, Any]:
+    """What a file sets in its own group, with what it takes from others by `defaults`."""
     content = read_choice(group, name, words)
+    if "defaults" in content:
+        node: Any = compose_each([[f"{group}={name}", *words]])[0]
+        content = OmegaConf.to_container(node[group], resolve=False, enum_to_str=True)
+    # Some schedules set keys of the task as well.
     own: dict[str, Any] = content[group] if isinstance(content.get(group), dict) else content
     return own
 
 
 def task_sections(names: Sequence[str], words: Sequence[str]) -> list[Section]:
     """The keys of tasks: those of all, then those of each network and module."""
-    files = {name: read_choice("task", name, words) for name in names}
+    files = {name: content_of("task", name, words) for name in names}
     shared = files[names[0]] if len(names) == 1 else {}
     found = [
         Section("", schema_keys("task.", Task, _scalars(shared))),
@@ -184,7 +190,7 @@ def dataset_sections(names: Sequence[str], words: Sequence[str]) -> list[Section
     """The keys of datasets, and those of the views of one that reads several layouts."""
     found: list[Section] = []
     for name in names:
-        content = read_choice("dataset", name, words)
+        content = content_of("dataset", name, words)
         found.append(Section(f"dataset={name}", _target_keys("dataset", _scalars(content))))
         target = find_target("dataset", content["_target_"])
         for view, reader in getattr(target, "READERS", {}).items():
@@ -219,7 +225,7 @@ def _compare(group: str, key: Key) -> str:
     """The default, and the values of files that set another."""
     name, told = key.name.removeprefix(f"{group}."), []
     for choice in names_of(group, []):
-        content = own_content(group, choice, [])
+        content = content_of(group, choice, [])
         if name in content and in_yaml(content[name]) != key.default:
             told.append(f"{in_yaml(content[name])} with {group}={choice}")
     if key.default == NONE:
