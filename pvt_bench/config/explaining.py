@@ -9,13 +9,12 @@ from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 from omegaconf import MISSING as NO_DEFAULT
-from omegaconf import OmegaConf
 
 from pvt_bench.config.choices import names_of, read_choice
 from pvt_bench.config.command_line import compose_each
 from pvt_bench.config.folders import config_dir
 from pvt_bench.config.keys import MODULE_OBJECTS, NETWORK_OBJECTS, in_words
-from pvt_bench.config.schema import Config, Gap, Protocol, Report, Task
+from pvt_bench.config.schema import Config, Gap, Protocol, Report, Task, plain
 from pvt_bench.config.targets import find_target
 
 NONE = "none"
@@ -163,7 +162,7 @@ def content_of(group: str, name: str, words: Sequence[str]) -> dict[str, Any]:
     content = read_choice(group, name, words)
     if "defaults" in content:
         node: Any = compose_each([[f"{group}={name}", *words]])[0]
-        content = OmegaConf.to_container(node[group], resolve=False, enum_to_str=True)
+        content = plain(node[group])
     # Some schedules set keys of the task as well.
     own: dict[str, Any] = content[group] if isinstance(content.get(group), dict) else content
     return own
