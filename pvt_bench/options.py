@@ -56,7 +56,7 @@ def explain_typed(words: Sequence[str]) -> int:
     for word in asked:
         if word.startswith("-"):
             raise InputError(
-                f"{word} cannot be used here. Type names of groups and keys, or {MARKDOWN} alone."
+                f"{word} cannot be used here. Use names of groups and keys, or {MARKDOWN} alone."
             )
     parts = [part for word in asked for part in explain(word, places)] or overview(places)
     print("\n\n".join(parts))
