@@ -25,8 +25,9 @@ from pvt_bench.config.command_line import (
     swept_keys,
 )
 from pvt_bench.config.folders import config_dir
+from pvt_bench.config.launchers import LauncherName
 from pvt_bench.config.registry import register
-from pvt_bench.config.schema import Config, LauncherName, Mode, select
+from pvt_bench.config.schema import Config, Mode, select
 from pvt_bench.processes import spin_briefly
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password

@@ -24,6 +24,7 @@ from pvt_bench.config.recipes import recipe_table
 from pvt_bench.config.schema import Config, Report
 from pvt_bench.measure.cost import PARTS, Cost
 from pvt_bench.measure.speed import Speed
+from pvt_bench.options import MARKDOWN
 from pvt_bench.report.options import Options
 from pvt_bench.report.tables.published import FIGURES
 
@@ -105,6 +106,7 @@ def commands() -> Iterator[str]:
         yield f"python -m pvt_bench {option}"
     yield from keys(Options, "python -m pvt_bench.report ")
     yield "python -m pvt_bench.preflight"
+    yield f"python -m pvt_bench.options {MARKDOWN}"
     for name in SMALL:
         yield from (f"python -m pvt_bench.{name} {key}=" for key in typed_keys(name))
     for name in ("FAILED", "REFUSED", "INTERRUPTED"):

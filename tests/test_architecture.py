@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "pvt_bench"
 
 # From top to bottom; rooms on one floor do not import each other.
 FLOORS = (
-    ("__main__", "export", "preflight", "status", "sync"),
+    ("__main__", "export", "options", "preflight", "status", "sync"),
     ("launching", "report"),
     ("run",),
     ("records", "training", "outcome"),
@@ -146,7 +146,7 @@ def test_light_rooms_stay_light(rooms: tuple[str, ...], forbidden: tuple[str, ..
             assert not {name.split(".")[0] for name in imports(path)} & set(forbidden), path
 
 
-@pytest.mark.parametrize("command", ["__main__", "status", "sync"])
+@pytest.mark.parametrize("command", ["__main__", "options", "status", "sync"])
 def test_what_a_light_command_imports(command: str) -> None:
     code = f"import sys, pvt_bench.{command}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

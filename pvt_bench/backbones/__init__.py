@@ -40,12 +40,12 @@ def create(
     """Build a backbone.
 
     Args:
-        name: one of ours (`pvt_small`, `t2t_vit_t_14`, `mixed_link_105`, `lenet5`, ...), a name
-            of timm, or `googlenet`.
-        num_classes: length of the logits; without meaning where `features` is set.
+        name: name of the network: pvt-bench's own (`pvt_small`, `t2t_vit_t_14`, `mixed_link_105`,
+            `lenet5`, ...), timm's, or `googlenet`.
+        num_classes: length of the logits; ignored where `features` is set.
         features: maps instead of logits.
-        weights: None for random ones, `imagenet`, or the path of a file, see `load_weights`.
-        base: the network of timm that the options turn into `name`, where timm has no `name`.
+        weights: null for random weights, `imagenet` for the official ones, or the path of a file.
+        base: network of timm that the other options turn into `name`, where timm has no `name`.
         options: what else defines the network, for example `sr_ratios=[8, 4, 2, 1]`. Stochastic
             depth is `drop_path` in every network that has it. `_target_` names a class or function
             that is called with the others, instead of looking `name` up.
@@ -74,6 +74,25 @@ def default_options(name: str, base: str | None = None) -> dict[str, Any]:
         return {}
     network, variant = OWN[name]
     return signature_defaults(network) | variant
+
+
+def builder_of(
+    name: str, base: str | None = None, target: str | None = None
+) -> Callable[..., nn.Module]:
+    """What takes a network's options: a class or function of ours or of `_target_`, or a function
+    that hands them to another library."""
+    if target is not None:
+        found: Callable[..., nn.Module] = find_target("model", target)
+        return found
+    if name in OWN and base is None:
+        return OWN[name][0]
+    if name == "googlenet":
+        from pvt_bench.backbones.torchvision_models import create_googlenet
+
+        return create_googlenet
+    from pvt_bench.backbones.timm_models import create_timm
+
+    return create_timm
 
 
 def build(

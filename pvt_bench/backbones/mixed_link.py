@@ -88,7 +88,7 @@ class MixedLinkNetwork(Freezable):
 
     Args:
         depths: layers of each of the four blocks.
-        growth: k1 and k2 of section 4, channels that a layer adds to and channels that it appends.
+        growth: channels that a layer adds to, and as many that it appends (k1 and k2 of section 4).
 
     Raises:
         InputError: a value that defines no network; before anything is allocated.

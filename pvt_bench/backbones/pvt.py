@@ -226,10 +226,19 @@ class PyramidVisionTransformer(Freezable):
 
     Args:
         depths: encoder layers of each of the four stages.
-        channels, heads, mlp_ratios, sr_ratios, patch_sizes: C, N, E, R and P of Table 1, a stage.
+        channels: width of the tokens of each stage (C of Table 1).
+        heads: attention heads of each stage (N).
+        mlp_ratios: hidden width of the feed-forward parts over `channels`, by stage (E).
+        sr_ratios: factor by which keys and values are reduced on each side, by stage (R); 1 is
+            plain attention.
+        patch_sizes: side of a patch of each stage, in pixels or in tokens of the stage before (P).
         drop_path: probability of dropping the last residual; it grows linearly from 0.
+        num_classes: length of the logits.
         img_size: side in pixels that the position embeddings are laid out for.
-        attention: `fused`, or `plain` for softmax(q k^T / sqrt(d)) v written out.
+        in_chans: channels of the images.
+        attention: how attention is computed: `fused`, or `plain` for softmax(q k^T / sqrt(d)) v
+            written out.
+        features: maps instead of logits.
 
     Raises:
         InputError: a value that defines no network; before anything is allocated.

@@ -140,7 +140,9 @@ class TokensToTokenViT(nn.Module):
 
     Args:
         depth: encoder layers of the backbone.
-        channels, heads, mlp_ratio: their width, attention heads, and hidden width over width.
+        channels: width of the tokens in these layers.
+        heads: attention heads per layer.
+        mlp_ratio: hidden width of the feed-forward parts over `channels`.
         token_channels: width of the tokens between the soft splits.
         drop_path: probability of dropping the last residual; it grows linearly from 0.
 

@@ -94,7 +94,25 @@ class TimmPyramid(Freezable):
 def create_timm(
     name: str, base: str | None, num_classes: int, features: bool, **options: Any
 ) -> Any:
-    """Build timm's network `base`, by default `name`; see `pvt_bench.backbones.create`."""
+    """Build timm's network `base`, by default `name`; see `pvt_bench.backbones.create`.
+
+    Of the options, which are those of the network's class in timm, these are set in `conf/model/`.
+
+    Args:
+        drop_path: probability of dropping the last residual; it grows linearly from 0.
+        drop_rate: dropout in front of the classifier.
+        pyramid: how a plain transformer gives four maps: `simple` (ViTDet) or `interpolated` (PVT).
+        patch_size: side of a patch in pixels.
+        embed_dim: width of the tokens.
+        depth: encoder layers.
+        num_heads: attention heads per layer.
+        mlp_ratio: hidden width of the feed-forward parts over `embed_dim`.
+        qkv_bias: whether queries, keys and values have biases.
+        growth_rate: channels that a layer of DenseNet appends.
+        depths: layers of each of the four stages.
+        linear: pool keys and values to 7 x 7 instead of reducing them by `sr_ratios`.
+        sr_ratios: factor by which keys and values are reduced on each side, by stage.
+    """
     timm_name = base or name
     if not timm.is_model(timm_name):
         key = "base" if base else "name"

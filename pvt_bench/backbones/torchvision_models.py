@@ -48,7 +48,11 @@ def build_googlenet(**options: Any) -> Any:
 
 
 def create_googlenet(num_classes: int, features: bool, **options: Any) -> nn.Module:
-    """Build GoogLeNet as a classifier or a pyramid, see `pvt_bench.backbones.create`."""
+    """Build GoogLeNet as a classifier or a pyramid, see `pvt_bench.backbones.create`.
+
+    Args:
+        dropout: dropout in front of the classifier.
+    """
     network: Any
     if features:
         network = GoogLeNetPyramid(**options)

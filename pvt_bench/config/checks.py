@@ -1,7 +1,8 @@
 """What of a configuration is known to be wrong before anything is built or read."""
 
 from pvt_bench.config.keys import check_targets
-from pvt_bench.config.schema import Config, Launcher, LauncherName, Mode, read_gpus, select
+from pvt_bench.config.launchers import Launcher, LauncherName, read_gpus
+from pvt_bench.config.schema import Config, Mode, select
 from pvt_bench.errors import InputError, nearest
 
 CHOICES = {

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -37,7 +38,13 @@ NETWORK_OBJECTS = ("backbone", "num_classes")
 MODULE_OBJECTS = ("network", "build_optimizer", "view", "schedule")
 # Of a backbone the run decides these by the task and its data.
 BACKBONE_OBJECTS = ("num_classes", "features")
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+WORDS = {
+    Any: "any value",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+}
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -195,11 +202,11 @@ def _check(prefix: str, node: Types, types: Types, needed: Collection[str]) -> N
             raise InputError(no_key(f"{prefix}.{key}", [f"{prefix}.{each}" for each in types]))
         if not fits(value, types[key]):
             raise InputError(
-                f"{prefix}.{key}={value} cannot be used: expected {_in_words(types[key])}."
+                f"{prefix}.{key}={value} cannot be used: expected {in_words(types[key])}."
             )
     for key in needed:
         if key not in node:
-            raise InputError(f"{prefix}.{key} has no value: expected {_in_words(types[key])}.")
+            raise InputError(f"{prefix}.{key} has no value: expected {in_words(types[key])}.")
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -230,14 +237,17 @@ def fits(value: Any, hint: Any) -> bool:
     return True
 
 
-def _in_words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
+    """A type hint as messages and docs put it: "a whole number or null"."""
+    if inspect.isclass(hint) and issubclass(hint, Enum):
+        return " or ".join(hint.__members__)
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(_in_words(each) for each in inner)
+        return " or ".join(in_words(each) for each in inner)
     if origin is Literal:
         return " or ".join(map(str, inner))
     if origin is tuple and ... not in inner:
-        return f"a list of {len(inner)}, each {_in_words(inner[0])}"
+        return f"a list of {len(inner)}, each {in_words(inner[0])}"
     if inspect.isclass(origin) and issubclass(origin, Sequence):
-        return f"a list, each {_in_words(inner[0])}"
+        return f"a list, each {in_words(inner[0])}"
     return WORDS.get(hint, "null" if hint in (None, NoneType) else "keys with values")

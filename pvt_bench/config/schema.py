@@ -4,14 +4,14 @@ The values are in `conf/`. `model`, `task` and `dataset` hold what their builder
 check themselves.
 """
 
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from pvt_bench.errors import InputError
+from pvt_bench.config.launchers import Launcher
+from pvt_bench.config.schedules import Schedule
 
 
 class Mode(StrEnum):
@@ -32,25 +32,13 @@ class OldRecords(StrEnum):
     ignore = "ignore"
 
 
-class Optimizer(StrEnum):
-    """The optimizers of the published recipes."""
-
-    adamw = "adamw"
-    sgd = "sgd"
-
-
-class Decay(StrEnum):
-    """How the learning rate falls: by `gamma` at each milestone, as half a cosine, or as
-    `(1 - progress) ** power`."""
-
-    step = "step"
-    cosine = "cosine"
-    poly = "poly"
-
-
 @dataclass
 class Protocol:
-    """What the published costs of a task are counted for: classes, and height and width."""
+    """What the published costs of a task are counted for.
+
+    num_classes: number of classes.
+    size: height and width of the image in pixels.
+    """
 
     num_classes: int
     size: tuple[int, int]
@@ -60,11 +48,16 @@ class Protocol:
 class Task:
     """What a task's YAML holds; OmegaConf takes it as it is, and `check_targets` checks it.
 
-    dataset: the data that it was published for.
-    revision: counts changes of what the same settings learn and find.
-    view, view_options: method of the dataset that gives the images, and what it is called with.
-    network, module: what is built, by `_target_`. headline: metrics of a run's row.
+    name: name of the task, and of its experiment in MLflow.
+    view: method of the dataset that gives the images and their targets.
+    network: class of the network by `_target_`, with its options.
+    module: class that trains and scores the network by `_target_`, with its options.
+    headline: metrics that the run's row shows.
     features: whether the network is built on a pyramid, not on a classifier.
+    protocol: what the published costs are counted for.
+    dataset: dataset that the task was published for.
+    revision: counts changes of what the same settings learn and find; older results stay apart.
+    view_options: arguments of the dataset's view, such as `masks: true`.
     """
 
     name: str
@@ -80,60 +73,13 @@ class Task:
 
 
 @dataclass
-class Schedule:
-    """How long and with which steps a network is trained.
-
-    epochs or steps: the length; exactly one of them is set.
-    batch_size: images a step, over all devices. Where `reference_batch` is set, `lr` and `min_lr`
-        belong to a batch of that size, and grow and shrink with `batch_size`.
-    warmup_steps or warmup_epochs, warmup_ratio: the rate rises linearly from
-        `warmup_ratio * lr`.
-    milestones: epochs at whose end the rate is multiplied by `gamma` (decay: step).
-    min_lr: where a cosine or a polynomial ends; power: of the polynomial.
-    backbone_lr: factor on the rate of the backbone.
-    no_decay_vectors: no weight decay on norms, biases and position embeddings.
-    gradient_clip: largest norm of the gradient, or none.
-    ema: decay of an average of the weights over the steps, which is scored and kept; or none.
-    repeats: copies of an image in a batch, each augmented by itself (arXiv 1901.09335).
-    mixup, cutmix: alphas of mixing images of a batch (arXiv 1710.09412, 1905.04899).
-    mix_switch: probability of CutMix where both are on.
-    shorter_side, longer_side: pixels of COCO's images, where a schedule was published with its
-        own; of several shorter sides training draws one, and the test takes the last.
-    """
-
-    name: str = MISSING
-    epochs: int | None = None
-    steps: int | None = None
-    batch_size: int = MISSING
-    reference_batch: int | None = None
-    optimizer: Optimizer = Optimizer.adamw
-    lr: float = MISSING
-    min_lr: float = 0.0
-    weight_decay: float = 0.0
-    no_decay_vectors: bool = False
-    momentum: float = 0.9
-    backbone_lr: float = 1.0
-    warmup_steps: int = 0
-    warmup_epochs: int = 0
-    warmup_ratio: float = 0.001
-    decay: Decay = Decay.step
-    milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    power: float = 0.9
-    gradient_clip: float | None = None
-    ema: float | None = None
-    repeats: int = 1
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mix_switch: float = 0.5
-    shorter_side: Any = None
-    longer_side: int | None = None
-
-
-@dataclass
 class Freeze:
-    """What the papers freeze of a pre-trained backbone: the stem with the first `stages` stages,
-    and the statistics of batch norms. It applies where weights are loaded, and to costs."""
+    """What the papers freeze of a pre-trained backbone; costs are counted with it.
+
+    stages: number of stages that are frozen, together with the stem; it applies where weights are
+        loaded.
+    batch_norm: whether the statistics of batch norms are frozen, likewise.
+    """
 
     stages: int = 0
     batch_norm: bool = False
@@ -141,10 +87,16 @@ class Freeze:
 
 @dataclass
 class Trainer:
-    """Where and how the loop runs.
+    """Where and how the training loop runs.
 
-    devices, num_nodes: one process a device; `schedule.batch_size` is shared among them all.
-    workers: processes of each that read images; by default one a core, at most eight.
+    accelerator: device to compute on: auto, cpu or gpu.
+    devices: processes per node, one per device; `schedule.batch_size` is shared by all of them.
+    num_nodes: number of nodes; several need launcher=slurm.
+    precision: arithmetic of training and scoring: 32-true or bf16-mixed.
+    workers: processes per device that read images; null is one per core, at most eight.
+    eval_batch_size: images per batch in scoring.
+    checkpoint_every: steps between checkpoints.
+    log_every: steps between logged metrics.
     """
 
     accelerator: str = "auto"
@@ -157,98 +109,38 @@ class Trainer:
     log_every: int = 10
 
 
-class LauncherName(StrEnum):
-    """Where the processes of runs are started."""
-
-    in_process = "in_process"
-    local = "local"
-    slurm = "slurm"
-
-
-@dataclass
-class Launcher:
-    """How the cells of a sweep are started; what a launcher does not know of, it leaves alone.
-
-    jobs: cells that run at once; on SLURM the parallelism of the job array.
-    gpus: of each node of a cell, on SLURM with a type if need be, `a100:2`; by default one a
-        device where `trainer.accelerator` is gpu, on this machine also where it is auto and there
-        are GPUs.
-    visible_gpus: the numbers of this machine's GPUs that local cells share; by default all.
-    cpus_per_task, mem_gb: of each process, and of each node.
-    timeout_min: time limit; a cell that reaches it saves and goes on in a new job, at most
-        `max_num_timeout` times.
-    signal_delay_s: seconds before the limit at which the cell is told to save.
-    partition, account, qos, constraint: as SLURM names them; additional_parameters: any others
-        of `sbatch`, by name, which are sent as they are typed: a `gres` takes the place of `gpus`.
-    setup: lines of shell before the cell, such as `module load cuda`.
-    detach: submit and return; `python -m pvt_bench.status` shows the cells.
-    allow_changed_code: run a queued cell though the code is not that of its submission.
-    """
-
-    name: LauncherName = LauncherName.in_process
-    jobs: int = 1
-    gpus: int | str | None = None
-    visible_gpus: list[int] | None = None
-    cpus_per_task: int | None = None
-    mem_gb: float | None = None
-    timeout_min: int = 4320
-    max_num_timeout: int = 20
-    signal_delay_s: int = 120
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    setup: list[str] = field(default_factory=list)
-    additional_parameters: dict[str, Any] = field(default_factory=dict)
-    detach: bool = False
-    allow_changed_code: bool = False
-
-
-class Gpus(NamedTuple):
-    """GPUs of a node: how many, and of which type, in SLURM's words."""
-
-    number: int
-    kind: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.number}" if self.kind else str(self.number)
-
-
-def read_gpus(typed: int | str | None) -> Gpus | None:
-    """What `launcher.gpus` asks for; None where nothing is typed.
-
-    Raises:
-        InputError: it is neither a number nor a type with a number.
-    """
-    if typed is None:
-        return None
-    found = re.fullmatch(r"(?:([A-Za-z][\w.-]*):(?=0*[1-9]))?(\d+)", str(typed))
-    if found is None:
-        raise InputError(
-            f"launcher.gpus={typed} must be the number of GPUs of a node, or one of SLURM's types "
-            "with a number. Type for example launcher.gpus=2 or launcher.gpus=a100:2."
-        )
-    return Gpus(int(found[2]), found[1] or "")
-
-
 @dataclass
 class Tracking:
-    """The address of the MLflow store; null is MLFLOW_TRACKING_URI or sqlite in `results_dir`."""
+    """Where MLflow keeps the runs.
+
+    uri: address of the MLflow store, such as http://host:5000; null is $MLFLOW_TRACKING_URI, else
+        a sqlite file in `results_dir`.
+    """
 
     uri: str | None = None
 
 
 @dataclass
 class CostOptions:
-    """fvcore: also count activations and a second opinion by fvcore, which takes longer."""
+    """How parameters and GFLOPs are counted.
+
+    fvcore: also count activations, and everything a second time by fvcore, which takes longer.
+    """
 
     fvcore: bool = False
 
 
 @dataclass
 class SpeedOptions:
-    """size: height and width, the task's own by default. Each timing takes at most `seconds`
-    once three calls are timed."""
+    """How latency, images/s and memory are measured.
+
+    size: height and width of the images in pixels; null is the size of the task's protocol.
+    batch_size: images per batch of the throughput.
+    dtype: arithmetic: float32, bfloat16 or float16.
+    warmup: calls before the first that is timed.
+    repeats: calls that are timed.
+    seconds: most that each timing takes, once three calls are timed.
+    """
 
     size: list[int] | None = None
     batch_size: int = 8
@@ -260,8 +152,12 @@ class SpeedOptions:
 
 @dataclass
 class Gap:
-    """Why a published cost is not what is measured: millions of parameters and GFLOPs that the
-    published figure has and the measured one has not, and the layer or the convention."""
+    """Why a published cost differs from the measured one.
+
+    why: layer or convention that makes the difference.
+    params_m: millions of parameters that only the published figure has.
+    gflops: GFLOPs that only the published figure has.
+    """
 
     why: str = MISSING
     params_m: float = 0.0
@@ -270,14 +166,16 @@ class Gap:
 
 @dataclass
 class Report:
-    """A published table: which figures it shows, beside which published numbers.
+    """Layout of a published table: its figures, and the published numbers next to them.
 
-    title: stands above it. published: `results/published/<this>.csv`.
-    columns: figures in order, see `pvt_bench.report.tables.published.FIGURES`.
-    keys: what tells the runs of one model apart, as dotted keys; the published file has them too.
-    gaps: by model, or by section and model (`PVT, Table 2/resnet101`).
+    title: title of the table.
+    published: file of published numbers: `results/published/NAME.csv`.
+    columns: figures in order, such as params, gflops and AP.
+    keys: dotted keys that tell the runs of one model apart; the published file has them too.
+    gaps: reasons for differing costs, by model or by section and model
+        (`PVT, Table 2/resnet101`).
     tolerance: points by which a measured score may miss the published one.
-    note: what a reader has to know of all rows.
+    note: what holds for all rows, shown below the table.
     """
 
     title: str = MISSING
@@ -297,7 +195,27 @@ else:
 
 @dataclass
 class Config:
-    """One run."""
+    """One run.
+
+    model: the backbone and its options.
+    task: what the backbone is trained and scored for.
+    dataset: images and their targets.
+    schedule: length of the training, optimizer and learning rates.
+    freeze: what is frozen of a pre-trained backbone.
+    trainer: devices, precision, readers and checkpoints.
+    launcher: where and how the cells of a sweep run.
+    tracking: address of the MLflow store.
+    cost: options of mode=cost.
+    speed: options of mode=speed.
+    mode: what the run does: train and score, score `weights`, count costs, or measure speed.
+    seed: seed of the initial weights, the order of the images and their augmentation.
+    weights: file of a whole network to score or to start from.
+    rerun: start over, even if the result is there or can be resumed.
+    old_records: records from before images were compared: ask, keep them as runs on the same
+        data, or ignore them.
+    results_dir: folder of records, tables and built-in data.
+    report: layout of a published table; only files in `experiments/table/` set it.
+    """
 
     model: Any = MISSING
     task: TaskNode = MISSING

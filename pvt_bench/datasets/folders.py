@@ -16,9 +16,15 @@ EXIF = ("apply", "ignore")
 class ImageFolder(Views):
     """Base of the datasets of image files in one layout.
 
-    root: the folder; None is $PVT_BENCH_DATA/<name>. index: a folder that keeps what was read, or
-    None. on_damaged: see `View`. exif: "apply" turns images upright as their EXIF orientation
-    says, "ignore" takes them as they are stored. bits: see `image_files.open_image`.
+    name: name of the dataset in tables and folders.
+    root: folder of the data, which counts by its content and not by its place; null is
+        $PVT_BENCH_DATA/NAME.
+    index: folder that keeps what was read, so that it is read once; null keeps nothing.
+    on_damaged: what happens if an image cannot be read: `error` ends the run; with `skip`,
+        training uses the next intact image.
+    exif: how images are read: `apply` rotates them upright as their EXIF orientation says,
+        `ignore` leaves them as stored.
+    bits: bits that images of more than 8 bits use, 12 or 16; null judges by their values.
     """
 
     TITLE: ClassVar[str]

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf, open_dict
 
 from pvt_bench.builders import build_skeleton, check_device, open_data
 from pvt_bench.config.checks import check
-from pvt_bench.config.schema import Config, LauncherName, Mode, plain, select
+from pvt_bench.config.launchers import LauncherName
+from pvt_bench.config.schema import Config, Mode, plain, select
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import freeze
 from pvt_bench.launching.jobs import Job, Launch, ask, job_key

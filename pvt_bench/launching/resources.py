@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pvt_bench.config.schema import Config, Gpus, LauncherName, read_gpus
+from pvt_bench.config.launchers import Gpus, LauncherName, read_gpus
+from pvt_bench.config.schema import Config
 from pvt_bench.errors import InputError
 
 TYPED = "launcher.additional_parameters"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pvt_bench.config.schema import Config, LauncherName
+from pvt_bench.config.launchers import LauncherName
+from pvt_bench.config.schema import Config
 from pvt_bench.errors import InputError
 from pvt_bench.launching.cell import thaw
 from pvt_bench.launching.preparing import Planned, claim, make_absolute, note_launches, plan

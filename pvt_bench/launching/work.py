@@ -12,7 +12,8 @@ import psutil
 import submitit
 
 from pvt_bench.commands import INTERRUPTED
-from pvt_bench.config.schema import Config, LauncherName, plain
+from pvt_bench.config.launchers import LauncherName
+from pvt_bench.config.schema import Config, plain
 from pvt_bench.errors import InputError, Interrupted
 from pvt_bench.launching.cell import Submitted, run_cell
 from pvt_bench.launching.preparing import note_launches

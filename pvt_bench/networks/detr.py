@@ -125,9 +125,10 @@ class DETR(Network):
 
     backbone: a pyramid, whose last map is used.
     num_classes: number of classes, without "no object", which comes last.
-    queries: objects that are predicted an image.
-    layers: of the encoder, and of the decoder.
-    no_object_weight: of the class "no object" in the loss.
+    queries: objects that are predicted per image.
+    layers: layers of the encoder, and as many of the decoder.
+    dropout: dropout in the transformer, in training.
+    no_object_weight: weight of the class "no object" in the loss.
     """
 
     def __init__(

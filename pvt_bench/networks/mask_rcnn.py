@@ -204,11 +204,14 @@ class MaskRCNN(Network):
 
     backbone: a pyramid of four maps.
     num_classes: number of classes, without a background class.
-    regions: sampled for the losses of each image, a quarter of them positive; small scenes need
-        fewer, and the mask head is most of a step.
-    candidates: of each level the best `candidates` are decoded, twice as many in training.
-    proposals: kept of them an image.
-    score_threshold, nms_iou, detections: the published inference settings.
+    regions: regions per image that the losses are computed on, a quarter of them positive; small
+        scenes need fewer, and the mask head is most of a step.
+    candidates: anchors per level with the highest scores, which are decoded; twice as many in
+        training.
+    proposals: most proposals per image that reach the second stage.
+    score_threshold: lowest score of a detection.
+    nms_iou: overlap (IoU) above which the weaker of two detections of a class is dropped.
+    detections: most detections per image.
     """
 
     def __init__(

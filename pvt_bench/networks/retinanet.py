@@ -53,8 +53,10 @@ class RetinaNet(Network):
 
     backbone: a pyramid of four maps.
     num_classes: number of classes, without a background class.
-    score_threshold, candidates, nms_iou, detections: the published inference settings; of each
-        level the best `candidates` anchors are decoded, and `detections` are kept an image.
+    score_threshold: lowest score of a detection.
+    candidates: anchors per level with the highest scores, which are decoded.
+    nms_iou: overlap (IoU) above which the weaker of two detections of a class is dropped.
+    detections: most detections per image.
     """
 
     def __init__(

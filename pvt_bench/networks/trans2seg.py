@@ -191,7 +191,10 @@ class Trans2Seg(Segmenter):
 
     backbone: a pyramid, whose first and last map are used.
     num_classes: number of classes.
-    width, depth, heads, mlp_ratio: of the encoder, and of the decoder.
+    width: channels of the encoder and of the decoder.
+    depth: layers of the encoder, and as many of the decoder.
+    heads: attention heads per layer.
+    mlp_ratio: hidden width of the feed-forward parts over `width`.
     conv_width: channels of the convolutions that each class passes through.
     grid: side of the square of positions that position embeddings and the MLP over positions are
         laid out for; of the published size of 512 pixels and stride 32 it is 16.

@@ -29,8 +29,9 @@ class Segmentation(Task):
 
     view: the validation images, with `class_names`; targets have `segments` (H, W), labels in the
         pixels of the file, 255 for ignored ones.
-    scales, flip_test: the sizes, relative to the view's, at which each image is shown, and whether
-        also mirrored; the classes' probabilities are averaged over all of them.
+    scales: sizes, relative to the view's, at which each test image is shown; the probabilities of
+        the classes are averaged over them.
+    flip_test: whether each test image is also shown mirrored, at each scale.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from pvt_bench.config.schema import Schedule
+from pvt_bench.config.schedules import Schedule
 from pvt_bench.errors import InputError
 
 POSITIONS = ("pos_embed", "cls_token", "dist_token", "cls_position")

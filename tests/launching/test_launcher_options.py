@@ -7,7 +7,7 @@ from conftest import Command
 
 from pvt_bench.config.checks import check
 from pvt_bench.config.command_line import compose_cells
-from pvt_bench.config.schema import Gpus, read_gpus
+from pvt_bench.config.launchers import Gpus, read_gpus
 from pvt_bench.errors import InputError
 from pvt_bench.launching.resources import count_typed, for_slurm
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 from torch import Tensor, nn
 
-from pvt_bench.config.schema import Schedule
+from pvt_bench.config.schedules import Schedule
 from pvt_bench.measure.classification import accuracies, confusion
 from pvt_bench.networks.classifier import Classifier
 from pvt_bench.tasks.classification import Classification, rank, score_saved

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pvt_bench.config.schema import Decay, Optimizer, Schedule
+from pvt_bench.config.schedules import Decay, Optimizer, Schedule
 from pvt_bench.errors import InputError
 from pvt_bench.training.optim import build_optimizer, count_steps, learning_rate, rate_factor
 

@@ -60,9 +60,16 @@ class ADE20K(ADE20KTree):
     """A folder in ADE20K's layout; for the options of all layouts see `ImageFolder`.
 
     Training and test are MMSegmentation's for Semantic FPN, with the sizes of PVT's test (arXiv
-    2102.12122, section 5.3, and its align_resize.py). `flip` is the probability of a horizontal
-    flip, `photometric_distortion` changes brightness, contrast and colours; see `Resizing` for
-    the other options.
+    2102.12122, section 5.3, and its align_resize.py).
+
+    shorter_side: pixels of the shorter side after resizing; null keeps the size.
+    longer_side: most pixels of the longer side.
+    resize_range: smallest and largest factor on both sides in training, of which one is drawn.
+    crop: side in pixels of the square that training cuts out.
+    cat_max_ratio: largest share of one class in that square, if it can be had.
+    align: the test rounds both sides up to multiples of it.
+    flip: probability of a horizontal flip in training.
+    photometric_distortion: whether training changes brightness, contrast and colours.
     """
 
     def __init__(

@@ -26,9 +26,10 @@ from pvt_bench.screen import say
 class Coco(CocoTree):
     """A folder in COCO's layout; for the options of all layouts see `ImageFolder`.
 
-    Images are resized so that the shorter side has `shorter_side` pixels (None: as they are; of
-    several numbers training draws one, and the last is for the test) and the longer at most
-    `longer_side`, and flipped with probability `flip` in training.
+    shorter_side: pixels of the shorter side after resizing; null keeps the size, and of several
+        numbers training draws one and the test takes the last.
+    longer_side: most pixels of the longer side.
+    flip: probability of a horizontal flip in training.
     """
 
     def __init__(

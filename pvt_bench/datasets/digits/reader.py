@@ -37,8 +37,13 @@ class Digits(Views):
     """The digits at `root`: written there if the folder is absent, else read.
 
     `root` itself is a tree in COCO's layout; below it `imagenet/` has the digits cut out of the
-    same scenes, and `ade20k/` their masks. `classification`, `detection` and `segmentation` are
-    the options of the `READERS` beside name and root.
+    same scenes, and `ade20k/` their masks.
+
+    name: name of the dataset in tables and folders.
+    root: folder of the digits, written where it is absent.
+    classification: options of single digits, those of ImageNet's layout.
+    detection: options of scenes with boxes, those of COCO's layout.
+    segmentation: options of scenes with masks, those of ADE20K's layout.
     """
 
     READERS: ClassVar[dict[str, type[ImageFolder]]] = {

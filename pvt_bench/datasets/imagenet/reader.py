@@ -41,11 +41,17 @@ for operation, function in timm_augment.NAME_TO_OP.items():
 class ImageNet(ImageNetTree):
     """A folder in ImageNet's layout; for the options of all layouts see `ImageFolder`.
 
-    In training (PVT, arXiv 2102.12122, section 5.1, by timm): a random part of the image, of
-    `scale` times its area and of `ratio` width to height, is resized to `size` pixels, flipped
-    with probability `flip`, changed by `auto_augment` (timm's notation) or else in colour by
-    `color_jitter`, and in part erased with probability `random_erasing`. For the test the shorter
-    side is resized to `test_resize` and the middle, `size` wide and high, is kept.
+    Training is that of PVT (arXiv 2102.12122, section 5.1), by timm.
+
+    size: side of the images in pixels, cut out at random in training and in the middle in the test.
+    test_resize: pixels of the shorter side in the test, before the middle is cut out.
+    interpolation: how pixels are interpolated, such as bicubic or bilinear.
+    scale: smallest and largest share of the image's area that training cuts out.
+    ratio: smallest and largest ratio of width to height that training cuts out.
+    flip: probability of a horizontal flip in training.
+    color_jitter: strength of changes of colour in training; used where `auto_augment` is null.
+    auto_augment: augmentation in training, in timm's notation; null is none.
+    random_erasing: probability that a part of the image is erased in training.
     """
 
     def __init__(

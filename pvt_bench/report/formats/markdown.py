@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
@@ -9,13 +10,13 @@ from pvt_bench.escaping import markdown as escape
 from pvt_bench.escaping import markdown_code
 from pvt_bench.escaping import to_csv as csv
 from pvt_bench.report.formats.files import link
-from pvt_bench.report.tables.rows import Cell, Table
+from pvt_bench.report.tables.rows import Cell, Origin, Table
 
 
 def to_markdown(tables: Sequence[Table], directory: Path) -> str:
     """Write the tables in sections, with notes and the runs that they come from.
 
-    directory: where the text will lie; links to records go from there.
+    directory: where the text will lie; paths of records go from there.
     """
     lines = [line for table in tables for line in _lines(table, directory)]
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -56,11 +57,18 @@ def _runs(table: Table, directory: Path) -> Iterator[str]:
     yield _line(["---"] * 7)
     for row in table.rows:
         for origin in row.origins:
-            run, target = escape(origin.identity), link(origin.link, directory)
-            run = f"[{run}]({target})" if target else run
+            run = _run(origin, directory)
             texts = (origin.seed, origin.state, origin.version, origin.date, origin.machine)
             yield _line([escape(row.label), run, *map(escape, texts)])
     yield ""
+
+
+def _run(origin: Origin, directory: Path) -> str:
+    """A link to a run on a server, or the path of a record: tables are read far from records."""
+    name, target = escape(origin.identity), link(origin.link, directory)
+    if urlsplit(target).scheme:
+        return f"[{name}]({target})"
+    return markdown_code(unquote(target)) if target else name
 
 
 def _show(cell: Cell) -> str:
