@@ -163,9 +163,9 @@ def test_missing_is_missing_and_failed_is_failed(tmp_path: Path) -> None:
     (table,) = report(tmp_path, "columns=gflops,AP")
     shown = {row.texts[0]: texts(table, row)[1:] for row in table.rows}
     assert shown == {
-        "pvt_tiny": ["285.80", "–"],
-        "pvt_small": ["285.80", "40.0"],
-        "resnet18": ["285.80", "failed"],
+        "pvt_tiny": ["finished", "285.80", "–"],
+        "pvt_small": ["1 finished, 1 failed, 1 interrupted", "285.80", "40.0"],
+        "resnet18": ["failed", "285.80", "–"],
     }
     assert table.remarks == ["Of the 3 runs of pvt_small: 1 failed, 1 interrupted."]
 

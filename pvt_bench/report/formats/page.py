@@ -56,7 +56,7 @@ def _table(table: Table, directory: Path) -> dict[str, Any]:
     return {
         "title": table.title,
         "columns": table.columns,
-        "texts": len(table.texts),
+        "texts": table.words,
         "traced": traced,
         "sections": [
             (section, [_row(table, row, directory) for row in rows])

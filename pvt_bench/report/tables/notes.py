@@ -49,7 +49,8 @@ def explain_protocol(
     if any(value.n > 1 for row in rows for value in row.values.values()):
         notes.append("A ± is the sample deviation over n runs that differ in their seeds.")
     if len(rows) > 1:
-        notes.append("The best of a column is bold.")
+        among = "" if all(row.is_complete for row in rows) else ", among the rows that finished,"
+        notes.append(f"The best of a column{among} is bold.")
     return notes
 
 
