@@ -119,9 +119,13 @@ def _obstacles(chart: Chart) -> tuple[list[Point], list[tuple[Point, ...]], tupl
 
 def _draw_lines(chart: Chart) -> Figure:
     figure, axes = _start(chart, HEIGHTS[0])
-    names = list(dict.fromkeys(series.name for series in chart.series))
+    names = list(dict.fromkeys(series.name for series in chart.series if not series.quiet))
     for series in chart.series:
-        _plot(axes, series, names.index(series.name))
+        if series.quiet:
+            xs, ys = zip(*((point.x, point.y) for point in series.points), strict=True)
+            axes.plot(xs, ys, label=_short(series.name), color="0.8", lw=0.7, zorder=1)
+        else:
+            _plot(axes, series, names.index(series.name))
     if chart.log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -218,7 +222,8 @@ def _legend(figure: Figure, axes: Axes, chart: Chart, key: Sequence[str] = ()) -
 
 def _names(chart: Chart, key: Sequence[str]) -> list[str]:
     """Entries of the legend: series, if there are several, and a key of numbers."""
-    series = list(dict.fromkeys(_short(series.name) for series in chart.series))
+    quiet_last = sorted(chart.series, key=lambda series: series.quiet)
+    series = list(dict.fromkeys(_short(series.name) for series in quiet_last))
     named = [*([FRONT] if chart.front else []), *series]
     return [*(named if len(named) > 1 else []), *key]
 

@@ -62,6 +62,10 @@ class Server:
                 return None
             return Path(client.download_artifacts(run, name, folder)).read_text()
 
+    def file(self, run: Hashable, name: str) -> Path | None:
+        """Nothing: artifacts are on the server."""
+        return None
+
     def _info(self, run: Any, names: dict[str, str]) -> tuple[object, ...]:
         tags, about = run.data.tags, run.info
         info = {
