@@ -15,7 +15,7 @@ from pvt_bench.escaping import visible
 from pvt_bench.report.formats.files import link
 from pvt_bench.report.pictures.charts import Chart, Point
 from pvt_bench.report.pictures.sheets import Sheet
-from pvt_bench.report.tables.rows import Cell, Row, Table
+from pvt_bench.report.tables.rows import Cell, Origin, Row, Table
 
 PARTS = files("pvt_bench.report.formats")
 SCRIPTS = ("tables.js", "labels.js", "pictures.js")
@@ -39,6 +39,7 @@ def to_html(parts: Sequence[Part], command: str, place: str, directory: Path) ->
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_visible
     )
+    environment.filters["run_name"] = _run_name
     template = environment.from_string(_part("page.html.jinja"))
     return template.render(
         tables=_parts(parts, directory),
@@ -107,6 +108,13 @@ def _row(table: Table, row: Row, directory: Path) -> dict[str, Any]:
         "cells": [(cell, _key(cell)) for cell in table.cells(row)],
         "origins": [(origin, link(origin.link, directory)) for origin in row.origins],
     }
+
+
+def _run_name(origin: Origin, beside: Sequence[tuple[Origin, str]]) -> str:
+    """Short name of a run among those of its row."""
+    if len(beside) == 1:
+        return origin.identity[:10]
+    return f"seed {origin.seed}" if origin.seed else origin.kind
 
 
 def _key(cell: Cell) -> str:

@@ -46,11 +46,11 @@
   const namesOf = (chart) => [...new Set(chart.series.filter((each) => !each.quiet).map((each) => each.name))];
   const colour = (chart, series) => {
     if (series.quiet) return "var(--faint)";
-    return series.published ? "var(--quiet)" : `var(--c${namesOf(chart).indexOf(series.name) % 7})`;
+    return series.published ? "var(--quiet)" : `var(--c${namesOf(chart).indexOf(series.name) % dashes.length})`;
   };
-  // Dashes tell the series apart without colours.
-  const dashes = ["none", "7 3", "2 3", "9 3 2 3", "12 4", "5 2 1 2 1 2", "4 4"];
-  const dash = (chart, series) => (series.quiet ? "none" : dashes[namesOf(chart).indexOf(series.name) % 7]);
+  // One for each colour: they tell the series apart without them.
+  const dashes = ["none", "7 3", "2 3", "9 3 2 3", "12 4", "5 2 1 2 1 2", "4 4", "1 2"];
+  const dash = (chart, series) => (series.quiet ? "none" : dashes[namesOf(chart).indexOf(series.name) % dashes.length]);
   const shapes = [
     (x, y, r) => `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0`,
     (x, y, r) => `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}z`,
@@ -106,9 +106,10 @@
     if (chart.y) add(svg, "text", { transform: `translate(14,${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, chart.y);
   }
 
-  function point(svg, chart, series, values, x, y) {
+  function point(svg, chart, series, values, x, y, between) {
     const [, , label, deviation, target] = values;
-    const group = target ? add(svg, "a", { href: target, class: "point" }) : add(svg, "g", { class: "point", tabindex: 0 });
+    const look = between ? "point between" : "point";
+    const group = target ? add(svg, "a", { href: target, class: look }) : add(svg, "g", { class: look, tabindex: 0 });
     const [left, top] = [x.place(values[0]), y.place(values[1])];
     if (deviation !== null) {
       const bars = chart.kind === "bars";
@@ -165,7 +166,9 @@
       }
       if (each.quiet) continue;
       const every = each.line && each.points.length > 60 ? Math.ceil(each.points.length / 30) : 1;
-      each.points.forEach((values, n) => { if (n % every === 0) point(svg, chart, each, values, x, y); });
+      // Of a long curve few marks are seen, and the others where one points at them.
+      const seen = each.line ? every * Math.ceil(each.points.length / every / 10) : 1;
+      each.points.forEach((values, n) => { if (n % every === 0) point(svg, chart, each, values, x, y, n % seen !== 0); });
     }
     const placed = (values) => ({ x: x.place(values[0]), y: y.place(values[1]), name: values[2] });
     if (chart.kind === "points") {

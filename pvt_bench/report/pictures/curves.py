@@ -10,7 +10,7 @@ from pvt_bench.report.tables.rows import Row, Table
 
 LOSS, IMAGES = "train/loss", "train/images_seen"
 # Rows that colours, dashes and marks tell apart, and those behind them.
-COLOURED, GREY = 7, 25
+COLOURED, GREY = 8, 25
 OTHERS = "others"
 # Of a curve on the page.
 POINTS = 400

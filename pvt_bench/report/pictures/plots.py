@@ -55,6 +55,14 @@ STYLE: Any = {
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
+class PlainLogFormatter(LogFormatter):
+    """Numbers below one as 0.3 instead of 3e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Format a value, or return an empty text where there is no room."""
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def render(chart: Chart, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Render a chart in each of the formats `png` and `svg` that are asked for."""
     with rc_context(STYLE):
@@ -130,7 +138,7 @@ def _draw_lines(chart: Chart) -> Figure:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         # Within a decade the values between its ends are named too, and as plain numbers.
-        axes.yaxis.set_minor_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(PlainLogFormatter())
     else:
         axes.set_ylim(bottom=0)
     _legend(figure, axes, chart)
