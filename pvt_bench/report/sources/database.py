@@ -84,7 +84,7 @@ class Database:
             info,
             params.reindex(info.index).join(contents),
             metrics.reindex(info.index),
-            (*older, *([f"{others} other runs in it are left out."] if others else [])),
+            (*older, *([f"Other runs in it are ignored ({others})."] if others else [])),
         )
 
     def history(self, run: Hashable, metrics: Sequence[str]) -> pd.DataFrame:

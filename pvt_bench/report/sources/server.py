@@ -92,7 +92,7 @@ class Server:
         except MlflowException as error:
             reason = str(error).splitlines()[0].replace(self._uri, self.place)[:300]
             raise InputError(
-                f"The tracking server {self.place} does not answer as one should ({reason}). Is it "
+                f"The tracking server {self.place} gives no valid answer ({reason}). Is it "
                 "up, and is the address right? Without tracking.uri the records under results_dir "
                 "are read."
             ) from error

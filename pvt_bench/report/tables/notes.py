@@ -72,11 +72,11 @@ def explain_rows(
     settings = [key for key in prepared.params if is_setting(key) and key not in (*shown, *apart)]
     inside = _inside(part, settings, shown)
     if inside:
-        notes.append(f"Rows take runs together that differ in {', '.join(inside)}.")
+        notes.append(f"Some rows combine runs that differ in {', '.join(inside)}.")
     between = [key for key in differing(part, settings) if key not in inside]
     between = [key for key in between if not key.startswith("model.")]
     if between:
-        notes.append(f"From model to model differ, beside the model: {', '.join(between)}.")
+        notes.append(f"Besides the model, the rows differ in {', '.join(between)}.")
     return notes
 
 
