@@ -29,17 +29,25 @@ const labels = (() => {
     }
   }
 
+  // The steps of the front, which a name avoids where it can stay near its point.
+  const steps = (corners) => corners.slice(1).flatMap((end, n) => [
+    { left: corners[n].x, right: end.x, top: corners[n].y - 1, bottom: corners[n].y + 1 },
+    { left: end.x - 1, right: end.x + 1, top: end.y, bottom: corners[n].y },
+  ]);
+
   // Those on the front choose first, and each of them gets the place where it covers least.
-  function besidePoints(add, points, box) {
+  function besidePoints(add, points, corners, box) {
     const seen = new Set();
     const named = points.filter(({ name }) => name && !seen.has(name) && seen.add(name));
     const chosen = named.length > MANY ? named.filter(({ front }) => front) : named;
     chosen.sort((a, b) => b.front - a.front);
+    const line = steps(corners);
     const taken = points.map((point) => around(point, 2 * MARK, 2 * MARK));
     for (const point of chosen) {
       const text = add("text", { class: point.front ? "name front-name" : "name", "text-anchor": "middle" }, point.name);
       const all = [...spots(point, text.getComputedTextLength() + 2)].filter((spot) => inside(spot, box));
-      let best = all.find((spot) => covered(spot, taken) === 0);
+      const free = all.filter((spot) => covered(spot, taken) === 0);
+      let best = free.find((spot) => !spot.far && covered(spot, line) === 0) ?? free[0];
       if (!best && point.front) best = all.sort((a, b) => covered(a, taken) - covered(b, taken))[0];
       if (!best) {
         text.remove();

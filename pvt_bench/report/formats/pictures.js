@@ -174,7 +174,8 @@
     if (chart.kind === "points") {
       const isFront = (values) => chart.front.some(([a, b]) => a === values[0] && b === values[1]);
       const points = series.flatMap((each) => each.points.map((values) => ({ ...placed(values), front: isFront(values) })));
-      labels.besidePoints((name, attributes, text) => add(svg, name, attributes, text), points, box);
+      const corners = chart.front.map(([a, b]) => ({ x: x.place(a), y: y.place(b) }));
+      labels.besidePoints((name, attributes, text) => add(svg, name, attributes, text), points, corners, box);
     }
     const last = ends.map((each) => ({ ...placed(each.points.at(-1)), name: each.name, paint: colour(chart, each) }));
     labels.atEnds((name, attributes, text) => add(svg, name, attributes, text), last, box, room);

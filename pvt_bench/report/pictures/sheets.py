@@ -1,7 +1,6 @@
 """Sheets of predictions that the runs of a table have drawn."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,8 +10,8 @@ from pvt_bench.report.sources.loaded import Source
 from pvt_bench.report.tables.rows import Origin, Row, Table
 
 FILE = "pictures/predictions.png"
-# More are not looked at one by one.
-SHEETS = 60
+# Runs that are looked at: in a store each costs a query.
+RUNS = 60
 
 
 @dataclass(frozen=True)
@@ -25,16 +24,15 @@ class Sheet:
 
 
 def find_sheets(table: Table, source: Source) -> tuple[Sheet, ...]:
-    """Sheets of a table's runs, those of the best rows first."""
-    return tuple(islice(_sheets(table, source), SHEETS))
-
-
-def _sheets(table: Table, source: Source) -> Iterator[Sheet]:
-    for row in _best_first(table):
-        for origin in row.origins:
-            path = source.file(origin.run, FILE) if origin.kind == "score" else None
-            if path is not None:
-                yield Sheet(row.label, origin, path)
+    """Sheets of the runs of a table's best rows, the best first."""
+    runs = (
+        (row, origin)
+        for row in _best_first(table)
+        for origin in row.origins
+        if origin.kind == "score"
+    )
+    found = ((*each, source.file(each[1].run, FILE)) for each in islice(runs, RUNS))
+    return tuple(Sheet(row.label, origin, path) for row, origin, path in found if path)
 
 
 def _best_first(table: Table) -> list[Row]:
