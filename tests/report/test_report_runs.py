@@ -133,6 +133,10 @@ def test_a_store_gives_the_same_runs_as_the_records(results: Path, server: str) 
             assert history.loc[10, "train/images_seen"] == 40
             assert runs.source.read(run, "per_class.csv") == PER_CLASS["per_class.csv"]
             assert runs.source.read(run, "nothing.csv") is None
+            path = runs.source.file(run, "per_class.csv")
+            assert (path is None) == (runs is theirs and uri == server)
+            assert path is None or path.read_text() == PER_CLASS["per_class.csv"]
+            assert runs.source.file(run, "nothing.csv") is None
     assert by_identity(theirs)["link"].str.startswith(f"{server}/#/experiments/").all()
 
 
