@@ -1,7 +1,7 @@
 """The runs side by side, as tables, pictures and a page.
 
     python -m pvt_bench.report                                  every table that the runs make
-    python -m pvt_bench.report table=coco_retinanet             measured beside published
+    python -m pvt_bench.report table=coco_retinanet             measured next to published
     python -m pvt_bench.report where=model.name=pvt_* columns=gflops,AP sort=-AP
     python -m pvt_bench.report tracking.uri=http://host:5000    from an MLflow store
 
@@ -63,7 +63,7 @@ def make(options: Options, command: str) -> int:
     check_writable(directory)
     for table in tables:
         show_table(table)
-        # Of a published table the remarks are many, and stand in its files.
+        # A published table has many remarks; its files hold them.
         for note in (*table.notes, *(() if options.table else table.remarks)):
             say(note)
     code = check(tables, options) if options.check else DONE
@@ -94,7 +94,7 @@ def check(tables: Sequence[Table], options: Options) -> int:
         compared += count
     if not compared:
         raise InputError(
-            "check=true: no measured figure stands beside a published one. Make the runs first: "
+            "check=true: there is no measured figure next to a published one. Make the runs first: "
             f"python -m pvt_bench table={options.table or options.published}"
         )
     for sentence in missed:

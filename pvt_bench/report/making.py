@@ -8,11 +8,12 @@ from pathlib import Path
 from pvt_bench.report.formats.files import write_files
 from pvt_bench.report.formats.latex import to_latex
 from pvt_bench.report.formats.markdown import to_csv, to_markdown
-from pvt_bench.report.formats.page import to_html
+from pvt_bench.report.formats.page import Part, to_html
 from pvt_bench.report.formats.terminal import show_table
 from pvt_bench.report.options import Options
 from pvt_bench.report.pictures.charts import Chart, table_charts
 from pvt_bench.report.pictures.run_charts import run_charts, size_charts
+from pvt_bench.report.pictures.sheets import find_sheets
 from pvt_bench.report.sources.runs import Runs, load_runs
 from pvt_bench.report.tables.comparison import build_tables
 from pvt_bench.report.tables.filling import published_table
@@ -38,39 +39,63 @@ def make_files(
     tables: Sequence[Table], runs: Runs, formats: Sequence[str], name: str, directory: Path
 ) -> dict[str, str | bytes]:
     """Content of each file of the formats, by its name in a directory."""
-    charts: list[Chart] = []
+    charts: list[list[Chart]] = [[] for _ in tables]
     if {*formats} & {"html", *PICTURES}:
         charts = make_charts(tables, runs)
+
+    def page() -> str:
+        sheets = [find_sheets(table, runs.source) for table in tables]
+        parts = [*map(Part, tables, charts, sheets)]
+        return to_html(parts, tables[0].command, runs.source.place, directory)
+
     makers: dict[str, Callable[[], str]] = {
         "md": lambda: to_markdown(tables, directory),
         "csv": lambda: to_csv(tables),
         "tex": lambda: to_latex(tables),
-        "html": lambda: to_html(tables, charts, tables[0].command, runs.source.place, directory),
+        "html": page,
     }
-    wanted = [kind for kind in makers if kind in formats]
-    contents: dict[str, str | bytes] = {f"{name}.{kind}": makers[kind]() for kind in wanted}
-    pictures = [kind for kind in PICTURES if kind in formats]
-    if pictures and charts:
-        # Imported here: the other formats need no drawing.
-        from pvt_bench.report.pictures.plots import render
+    contents: dict[str, str | bytes] = {
+        f"{name}.{kind}": make() for kind, make in makers.items() if kind in formats
+    }
+    every = [chart for of_table in charts for chart in of_table]
+    return contents | _draw(every, [kind for kind in PICTURES if kind in formats], name)
 
-        with progress_bar("drawing", len(charts)) as bar:
-            for chart in charts:
-                drawn = render(chart, pictures)
-                contents |= {f"{name}/{chart.name}.{kind}": content for kind, content in drawn}
-                bar.advance()
+
+def _draw(charts: Sequence[Chart], formats: Sequence[str], name: str) -> dict[str, bytes]:
+    """Draw the pictures; their content by file name."""
+    if not charts or not formats:
+        return {}
+    # Imported here: the other formats need no drawing.
+    from pvt_bench.report.pictures.plots import render
+
+    contents: dict[str, bytes] = {}
+    with progress_bar("drawing", len(charts)) as bar:
+        for chart in charts:
+            drawn = render(chart, formats)
+            contents |= {f"{name}/{chart.name}.{kind}": content for kind, content in drawn}
+            bar.advance()
     return contents
 
 
-def make_charts(tables: Sequence[Table], runs: Runs) -> list[Chart]:
-    """Content of the pictures of a report."""
-    charts = list(size_charts(runs))
-    for table in tables:
+def make_charts(tables: Sequence[Table], runs: Runs) -> list[list[Chart]]:
+    """Content of the pictures of a report, by table."""
+    charts: list[list[Chart]] = [[] for _ in tables]
+    for task in sorted({*runs.table["task.name"].dropna()}):
+        of_task = runs.keep(runs.table["task.name"] == task)
+        charts[_place_of_sizes(tables, task)] += size_charts(of_task)
+    for of_table, table in zip(charts, tables, strict=True):
         # Titles tell the pictures of several tables apart.
         prefix = re.sub(r"\W+", "_", f"{table.title} ", flags=re.ASCII) if len(tables) > 1 else ""
-        charts += table_charts(table, prefix)
-        charts += run_charts(table, runs.source, prefix)
-    return [chart.visible() for chart in charts]
+        of_table += table_charts(table, prefix)
+        of_table += run_charts(table, runs.source, prefix)
+    return [[chart.visible() for chart in of_table] for of_table in charts]
+
+
+def _place_of_sizes(tables: Sequence[Table], task: str) -> int:
+    """Index of the table below which a task's costs over the input size are drawn."""
+    costs = {"task.name": task, "mode": "cost"}
+    found = [n for n, table in enumerate(tables) if costs.items() <= table.protocol.items()]
+    return found[-1] if found else len(tables) - 1
 
 
 def write_published_table(

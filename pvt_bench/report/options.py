@@ -16,23 +16,23 @@ FORMATS = ("md", "csv", "tex", "html", "png", "svg")
 
 @dataclass
 class Options:
-    """What a report is of, and where it goes.
+    """What a report shows, and where it is written.
 
     results_dir: holds the records, and takes the report in `tables/`.
     tracking: `tracking.uri` names an MLflow store to read in place of the records.
     table: a published table, whose layout is taken; without it every table that the runs make.
-    published: published numbers to stand beside the runs of a table without layout.
+    published: published numbers to show next to the runs, in a table without layout.
     where: conditions, all of which a run meets: `model.name=pvt_*`, `seed!=3`, `AP>40`.
     rows: keys whose values make a row; by default the model and what differs within one.
     columns: figures (`gflops`, `AP`), metrics (`val/AP`) or keys (`schedule.lr`).
     by: keys whose values make sections of a table.
     sort: columns or keys, a minus in front for falling values; by default GFLOPs.
     mixed: let runs of different datasets, schedules or protocols share a table.
-    check: exit with 1 where a measured figure misses the published one.
-    tolerance: points by which a score may do so; by default the table's.
-    formats: which files are written.
-    name: of the files; by default the table's, or report.
-    output_dir: where they go in place of `results_dir/tables`.
+    check: exit with 1 if a measured figure misses the published one.
+    tolerance: points by which a score may differ; by default the table's.
+    formats: files to write.
+    name: name of the files; by default the table's, or report.
+    output_dir: their directory; by default `results_dir/tables`.
     """
 
     results_dir: str = "results"
@@ -52,11 +52,11 @@ class Options:
     output_dir: str | None = None
 
 
-# Typed with commas between their parts.
+# Typed with commas between the parts.
 LISTS = ("rows", "columns", "by", "sort", "formats")
 # Taken as they are typed: a path may hold what YAML reads otherwise.
 TEXTS = ("results_dir", "tracking.uri", "output_dir")
-# What a published table's layout decides by itself.
+# Decided by the layout of a published table.
 FREE_ONLY = ("rows", "columns", "by", "sort", "mixed")
 
 
@@ -64,7 +64,7 @@ def parse(words: Sequence[str]) -> Options:
     """Parse a command line; lists are typed as `AP,AP50`, conditions one by one.
 
     Raises:
-        InputError, or an error of OmegaConf: a word that means nothing.
+        InputError, or an error of OmegaConf: an unknown option or an invalid value.
     """
     options: DictConfig = OmegaConf.structured(Options)
     options.results_dir = os.environ.get("PVT_BENCH_RESULTS") or options.results_dir
@@ -89,7 +89,7 @@ def _value(options: DictConfig, key: str, text: str) -> object:
 def _check(options: Options) -> None:
     for name in options.formats:
         if name not in FORMATS:
-            raise InputError(f"formats={name}: {nearest(name, FORMATS)}")
+            raise InputError(f"formats={name}: unknown format. {nearest(name, FORMATS)}")
     if options.table and options.published:
         raise InputError("table= has its own published numbers: leave published= out.")
     if options.table:

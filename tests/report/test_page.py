@@ -1,7 +1,6 @@
 """The page in a real browser: sorted, filtered, pointed at, followed, and silent on the network."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import environment, needs
+from browsing import find, open_browser, requests
+from conftest import environment
 from report_runs import COST, TASK, make_run, settings, train
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "<script>document.title='taken'</script>|100%_x_</td>"
 
 
@@ -44,25 +43,8 @@ def driver(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
     """A browser with a window of a width in pixels."""
-    needs(CHROMIUM and DRIVER, "chromium with its driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    profile = tmp_path_factory.mktemp("chromium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--window-size={request.param},1100", f"--user-data-dir={profile}",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, Service(str(DRIVER)))
-    try:
+    with open_browser(tmp_path_factory.mktemp("chromium"), request.param) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture
@@ -75,23 +57,6 @@ def browser(driver: Any, page: Path) -> Iterator[Any]:
     said = [each["message"] for each in driver.get_log("browser")]
     assert [each for each in said if not each.startswith(runs)] == [], "the console is silent"
     assert not requests(driver), "nothing is asked of the network"
-
-
-def requests(driver: Any) -> list[str]:
-    """The addresses that were asked for, but for files and data."""
-    messages = [json.loads(each["message"])["message"] for each in driver.get_log("performance")]
-    addresses = [
-        each["params"]["request"]["url"]
-        for each in messages
-        if each["method"] == "Network.requestWillBeSent"
-    ]
-    return [each for each in addresses if not each.startswith(("file:", "data:", "chrome:"))]
-
-
-def find(driver: Any, selector: str) -> list[Any]:
-    from selenium.webdriver.common.by import By
-
-    return driver.find_elements(By.CSS_SELECTOR, selector)
 
 
 def column(driver: Any, place: int) -> list[str]:

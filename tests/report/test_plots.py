@@ -237,3 +237,31 @@ def test_curves_and_classes_come_from_the_runs(tmp_path: Path) -> None:
     assert (classes.kind, classes.x) == ("bars", "AP")
     shown = {series.name: [(p.label, p.x) for p in series.points] for series in classes.series}
     assert shown == {"pvt_small": [("one", 50.0)], "pvt_tiny": [("one", 25.0)]}
+
+
+def test_of_many_curves_the_best_are_in_colours_and_the_legend_is_as_they_end(
+    tmp_path: Path,
+) -> None:
+    for place, model in enumerate(MODELS[:10]):
+        for seed in (0, 1):
+            points = [
+                (n, {"train/loss": (1 + place / 10) / n**2, "train/images_seen": 4 * n})
+                for n in range(1, 5)
+            ]
+            train(
+                tmp_path, f"model={model}", f"seed={seed}", score=0.3 + place / 100, points=points
+            )
+    (table,) = report(tmp_path)
+    loss, *_ = run_charts(table, load_runs(tmp_path).source)
+    figure = drawn(loss)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [*MODELS[9:1:-1], "others"]
+    lines = [(str(line.get_color()), line.get_label()) for line in figure.axes[0].lines]
+    assert [label for colour, label in lines if colour == "0.8"] == ["others"] * 4
+    assert len({*lines}) == 9
+    assert len(lines) == 20
+    # From 2 to 0.06: on a logarithmic axis, with plain numbers.
+    assert figure.axes[0].get_yscale() == "log"
+    ticks = [text.get_text() for text in figure.axes[0].get_yticklabels(which="both")]
+    assert "0.1" in ticks
+    assert not [text for text in ticks if "e" in text]

@@ -103,7 +103,7 @@ def test_a_layout_takes_no_columns(results: Path, capsys: pytest.CaptureFixture[
 
 def test_nothing_to_check_is_no_success(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([f"results_dir={results}", "table=imagenet", "check=true"]) == 2
-    assert "no measured figure stands beside a published one" in capsys.readouterr().err
+    assert "there is no measured figure next to a published one" in capsys.readouterr().err
 
 
 def test_a_directory_that_cannot_be_written_is_told_at_once(

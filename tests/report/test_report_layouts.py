@@ -152,7 +152,7 @@ def test_a_run_that_was_set_to_anything_else_stands_nowhere(
     table = table_of(tmp_path)
     assert all(row.values["AP"].n == 0 for row in table.rows)
     # Its cost is that of the cell where the network is the same.
-    left_out = any("set to anything else than its cells" in note for note in table.notes)
+    left_out = any("with other settings than its cells" in note for note in table.notes)
     assert left_out != bool(rows_of(table, "pvt_small")["1x"].values["gflops"].n)
 
 
@@ -171,7 +171,7 @@ def test_the_command_admits_the_runs_that_the_report_admits(
         assert text.count("34.22") == (own in records), "in the row of 1x alone"
         assert UNPUBLISHED not in text
         shown = " ".join(capsys.readouterr().out.split())
-        assert ("set to anything else than its cells" in shown) == left_out
+        assert ("with other settings than its cells" in shown) == left_out
 
 
 def test_a_record_from_before_tasks_named_their_data(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_scores_on_other_data_stand_nowhere(tmp_path: Path) -> None:
     score(tmp_path, 0.9, TASK)
     table = table_of(tmp_path)
     assert all(row.values["AP"].n == 0 for row in table.rows)
-    assert any("The scores of 1 runs on other data are left out" in note for note in table.notes)
+    assert any("Scores on other data are ignored (1)" in note for note in table.notes)
     row = rows_of(table, "pvt_small")["1x"]
     assert row.values["gflops"].mean == COST["cost/gflops"], "its cost is that of the network"
 
@@ -207,7 +207,7 @@ def test_speeds_are_of_one_condition(tmp_path: Path) -> None:
     table = table_of(tmp_path, "latency")
     shown = {row.texts[2]: row.values["latency_ms"].mean for row in table.rows if row.n}
     assert set(shown.values()) in ({60.0}, {20.0})
-    assert any("1 speeds under other conditions are left out" in note for note in table.notes)
+    assert any("Speeds under other conditions are ignored (1)" in note for note in table.notes)
 
 
 def test_a_planted_wrong_score_is_missed(tmp_path: Path) -> None:

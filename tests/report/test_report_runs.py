@@ -133,6 +133,10 @@ def test_a_store_gives_the_same_runs_as_the_records(results: Path, server: str) 
             assert history.loc[10, "train/images_seen"] == 40
             assert runs.source.read(run, "per_class.csv") == PER_CLASS["per_class.csv"]
             assert runs.source.read(run, "nothing.csv") is None
+            path = runs.source.file(run, "per_class.csv")
+            assert (path is None) == (runs is theirs and uri == server)
+            assert path is None or path.read_text() == PER_CLASS["per_class.csv"]
+            assert runs.source.file(run, "nothing.csv") is None
     assert by_identity(theirs)["link"].str.startswith(f"{server}/#/experiments/").all()
 
 
@@ -149,7 +153,7 @@ def test_what_is_not_ours_is_left_out_and_counted(uri: str) -> None:
     runs = load_runs("elsewhere", uri)
     assert {*runs.table["run_id"]} == {*mine.table["run_id"]} - {deleted, superseded}
     assert sweep.info.run_id not in runs.table.index
-    assert runs.left_out == ("1 other runs in it are left out.",)
+    assert runs.left_out == ("Other runs in it are ignored (1).",)
 
 
 def test_a_run_that_is_there_twice_counts_once(uri: str) -> None:
@@ -160,7 +164,7 @@ def test_a_run_that_is_there_twice_counts_once(uri: str) -> None:
     runs = load_runs("elsewhere", uri)
     assert len(runs.table) == 4
     assert again["run_id"] in runs.table.index
-    assert runs.left_out == ("1 runs are there again, newer or finished.",)
+    assert runs.left_out == ("Older or unfinished copies of runs are ignored (1).",)
 
 
 def test_nan_is_missing_and_infinity_is_not(uri: str) -> None:
@@ -229,7 +233,7 @@ def test_where_nothing_is_the_message_says_what_to_type(tmp_path: Path) -> None:
         load_runs(tmp_path, f"sqlite:///{tmp_path}/text.db")
     with pytest.raises(InputError, match=r"h:\*\*\*@host/x needs a driver"):
         load_runs(tmp_path, "postgresql+pg8000://h:secret@host/x")
-    with pytest.raises(InputError, match="does not answer as one should"):
+    with pytest.raises(InputError, match="gives no valid answer"):
         load_runs(tmp_path, f"http://127.0.0.1:{free_port()}")
     MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").create_experiment("x")
     with pytest.raises(InputError, match=r"There is an MLflow store: tracking\.uri=sqlite"):

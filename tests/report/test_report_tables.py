@@ -91,7 +91,7 @@ def test_a_changed_model_never_passes_for_its_own(tmp_path: Path) -> None:
     train(tmp_path, "model=resnet50")
     (table,) = report(tmp_path)
     assert list(table.texts.values()) == ["model"]
-    assert table.remarks == ["pvt_small is not that of its file: model.sr_ratios=[4, 2, 1, 1]."]
+    assert table.remarks == ["pvt_small differs from its file: model.sr_ratios=[4, 2, 1, 1]."]
 
 
 OTHER_PROTOCOLS = [
@@ -163,9 +163,9 @@ def test_missing_is_missing_and_failed_is_failed(tmp_path: Path) -> None:
     (table,) = report(tmp_path, "columns=gflops,AP")
     shown = {row.texts[0]: texts(table, row)[1:] for row in table.rows}
     assert shown == {
-        "pvt_tiny": ["285.80", "–"],
-        "pvt_small": ["285.80", "40.0"],
-        "resnet18": ["285.80", "failed"],
+        "pvt_tiny": ["finished", "285.80", "–"],
+        "pvt_small": ["1 finished, 1 failed, 1 interrupted", "285.80", "40.0"],
+        "resnet18": ["failed", "285.80", "–"],
     }
     assert table.remarks == ["Of the 3 runs of pvt_small: 1 failed, 1 interrupted."]
 
@@ -177,7 +177,7 @@ def test_rows_that_hide_a_difference_say_so(tmp_path: Path) -> None:
     assert list(apart.texts.values()) == ["model", "lr"]
     (together,) = report(tmp_path, "rows=model.name")
     assert texts(together, together.rows[0])[3] == "40.0 ± 14.1"
-    assert "Rows take runs together that differ in schedule.lr." in together.notes
+    assert "Some rows combine runs that differ in schedule.lr." in together.notes
 
 
 def test_columns_sections_and_order_are_as_typed(tmp_path: Path) -> None:
@@ -229,14 +229,14 @@ def test_conditions(tmp_path: Path, condition: str, models: list[str]) -> None:
     ("word", "message"),
     [
         ("where=model.nam=x", r"no run has that key. Did you mean model\.name"),
-        ("where=AP", "is no condition"),
+        ("where=AP", "is not a condition"),
         ("where=AP>high", "'high' is not a number"),
         ("where=seed=9", "none of the 1 runs meets it. They have 0"),
         ("columns=APP", "There is no column APP. Did you mean AP"),
         ("rows=model.nam", r"Did you mean model\.name"),
         ("by=schedul.name", r"Did you mean schedule\.name"),
         ("sort=gflop", "no table has that column. Did you mean gflops"),
-        ("formats=md,pfd", "formats=pfd: Choose one of: csv, html, md"),
+        ("formats=md,pfd", "formats=pfd: unknown format. Choose one of: csv, html, md"),
     ],
 )
 def test_a_wrong_word_is_explained(tmp_path: Path, word: str, message: str) -> None:

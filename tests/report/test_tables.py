@@ -1,5 +1,6 @@
 """The published tables' costs through the real command, against what is committed."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ KINDS = (
 
 
 COMMITTED = data_dir("results") / "tables"
+README = data_dir("results").parent / "README.md"
 TABLES = sorted(
     path.stem for path in data_dir("experiments").glob("table/*.yaml")
     if (COMMITTED / f"{path.stem}.csv").exists()
@@ -60,6 +62,32 @@ def test_the_committed_scores_and_speeds_are_those_of_their_records(
     assert main([*place, *words]) == 0
     written, committed = (folder / f"{name}.csv" for folder in (tmp_path, COMMITTED))
     assert written.read_text() == committed.read_text()
+
+
+def test_the_costs_in_the_readme_are_what_the_command_prints(
+    command: Command, results: Path
+) -> None:
+    lines = re.findall(r"^\| `\[([\d,]+)\]`.*\| ([\d.]+) \| ([\d.]+) \|$", README.read_text(), re.M)
+    stated = {f"[{ratios}]": figures for ratios, *figures in lines}
+    cells = [f"model.sr_ratios={','.join(stated)}", "model=pvt_small", "task=coco_retinanet"]
+    done = command("-m", *cells, "mode=cost")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^ pvt_small sr_ratios=(\S+) +done +([\d.]+) +([\d.]+)", done.stdout, re.M)
+    assert {ratios: figures for ratios, *figures in found} == stated
+    (path,) = (results / "sweeps").glob("*/table.csv")
+    exact = pd.read_csv(path)
+    assert [f"{value:.1f}" for value in exact["params"]] == [params for _, params, _ in found]
+    # The report has one more digit: rounded from the exact value as well, never from another's.
+    assert main([f"results_dir={results}", "formats=md"]) == 0
+    text = (results / "tables" / "report.md").read_text()
+    shown = re.findall(
+        r"^\| pvt_small \| \\\[(.+?)\\\] \| \**([\d.]+)\** \| \**([\d.]+)", text, re.M
+    )
+    reported = {f"[{ratios.replace(' ', '')}]": float(params) for ratios, params, _ in shown}
+    assert reported == {
+        cell.rpartition("=")[2]: float(f"{value:.2f}")
+        for cell, value in exact.set_index("cell")["params"].items()
+    }
 
 
 def costs(path: Path) -> pd.DataFrame:

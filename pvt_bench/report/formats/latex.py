@@ -23,7 +23,7 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 
 def _lines(table: Table) -> Iterator[str]:
-    shown, texts = _shown(table), len(table.texts)
+    shown, texts = _shown(table), table.words
     # Wide ones go over both columns of a paper, where it has two.
     environment = "table*" if len(shown) > WIDE else "table"
     yield from ("", f"% {one_line(table.command)}", f"\\begin{{{environment}}}", r"\centering")
@@ -51,7 +51,7 @@ def _shown(table: Table) -> list[int]:
     return [
         place
         for place, (_, part) in enumerate(table.columns)
-        if place < len(table.texts)
+        if place < table.words
         or (part != BESIDE[1] and any(cells[place].text != MISSING for cells in lines))
     ]
 

@@ -33,7 +33,7 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 def _lines(table: Table, directory: Path) -> Iterator[str]:
     yield from (f"# {escape(table.title)}", "", markdown_code(table.command), "")
-    texts = len(table.texts)
+    texts = table.words
     for section, rows in table.sections:
         if section:
             yield from (f"## {escape(section)}", "")

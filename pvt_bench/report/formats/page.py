@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -13,14 +14,24 @@ from markupsafe import Markup
 from pvt_bench.escaping import visible
 from pvt_bench.report.formats.files import link
 from pvt_bench.report.pictures.charts import Chart, Point
-from pvt_bench.report.tables.rows import Cell, Row, Table
+from pvt_bench.report.pictures.sheets import Sheet
+from pvt_bench.report.tables.rows import Cell, Origin, Row, Table
 
 PARTS = files("pvt_bench.report.formats")
+SCRIPTS = ("tables.js", "labels.js", "pictures.js")
+# Sheets of predictions that are seen at once; the others unfold.
+SHEETS = 6
 
 
-def to_html(
-    tables: Sequence[Table], charts: Sequence[Chart], command: str, place: str, directory: Path
-) -> str:
+class Part(NamedTuple):
+    """A table with the pictures below it."""
+
+    table: Table
+    charts: Sequence[Chart]
+    sheets: Sequence[Sheet]
+
+
+def to_html(parts: Sequence[Part], command: str, place: str, directory: Path) -> str:
     """Build the page: tables to sort and filter, pictures to hover over, with their numbers.
 
     place: where the runs were read; directory: where the page will lie, from which links go.
@@ -28,17 +39,17 @@ def to_html(
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_visible
     )
+    environment.filters["run_name"] = _run_name
     template = environment.from_string(_part("page.html.jinja"))
     return template.render(
-        tables=[_table(table, directory) for table in tables],
-        charts=charts,
-        data=[_chart(chart, directory) for chart in charts],
+        tables=_parts(parts, directory),
+        data=[_chart(chart, directory) for part in parts for chart in part.charts],
         command=command,
         place=place,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         # Ours, and so not escaped.
         style=Markup(_part("page.css")),
-        script=Markup(_part("page.js")),
+        script=Markup("\n".join(map(_part, SCRIPTS))),
     )
 
 
@@ -51,12 +62,34 @@ def _part(name: str) -> str:
     return PARTS.joinpath(name).read_text()
 
 
+def _parts(parts: Sequence[Part], directory: Path) -> list[dict[str, Any]]:
+    number = count()
+    return [
+        _table(part.table, directory)
+        | {
+            "charts": [(next(number), chart) for chart in part.charts],
+            "sheets": [_sheet(sheet, directory) for sheet in part.sheets[:SHEETS]],
+            "more_sheets": [_sheet(sheet, directory) for sheet in part.sheets[SHEETS:]],
+        }
+        for part in parts
+    ]
+
+
+def _sheet(sheet: Sheet, directory: Path) -> dict[str, Any]:
+    return {
+        "label": sheet.label,
+        "origin": sheet.origin,
+        "run": link(sheet.origin.link, directory),
+        "picture": link(str(sheet.path), directory),
+    }
+
+
 def _table(table: Table, directory: Path) -> dict[str, Any]:
     traced = any(row.origins for row in table.rows)
     return {
         "title": table.title,
         "columns": table.columns,
-        "texts": len(table.texts),
+        "texts": table.words,
         "traced": traced,
         "sections": [
             (section, [_row(table, row, directory) for row in rows])
@@ -64,6 +97,7 @@ def _table(table: Table, directory: Path) -> dict[str, Any]:
         ],
         "notes": table.notes,
         "remarks": table.remarks,
+        "runs": [(row.label, origin) for row in table.rows for origin in row.origins],
         "rows": len(table.rows),
     }
 
@@ -74,6 +108,13 @@ def _row(table: Table, row: Row, directory: Path) -> dict[str, Any]:
         "cells": [(cell, _key(cell)) for cell in table.cells(row)],
         "origins": [(origin, link(origin.link, directory)) for origin in row.origins],
     }
+
+
+def _run_name(origin: Origin, beside: Sequence[tuple[Origin, str]]) -> str:
+    """Short name of a run among those of its row."""
+    if len(beside) == 1:
+        return origin.identity[:10]
+    return f"seed {origin.seed}" if origin.seed else origin.kind
 
 
 def _key(cell: Cell) -> str:
@@ -93,6 +134,7 @@ def _chart(chart: Chart, directory: Path) -> dict[str, Any]:
                 "name": series.name,
                 "published": series.published,
                 "line": series.line,
+                "quiet": series.quiet,
                 "points": [_point(point, directory) for point in series.points],
             }
             for series in chart.series

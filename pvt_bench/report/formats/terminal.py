@@ -30,7 +30,7 @@ def _show_rows(table: Table, title: str, rows: Sequence[Row]) -> None:
         [_seen(Cell("\n".join(heading).strip())), *(_seen(line[place]) for line in cells)]
         for place, heading in enumerate(table.columns)
     ]
-    texts, figures = columns[: len(table.texts)], columns[len(table.texts) :]
+    texts, figures = columns[: table.words], columns[table.words :]
     figures = [column for column in figures if any(c.text != MISSING for c in column[1:])]
     if any(row.origins for row in rows):
         figures.append([Cell("run"), *(Cell(_runs(row)) for row in rows)])

@@ -29,12 +29,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind. line: whether they are joined in order."""
+    """Points of one kind. line: whether they are joined in order; quiet: only a background."""
 
     name: str
     points: tuple[Point, ...]
     published: bool = False
     line: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True)

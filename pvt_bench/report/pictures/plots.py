@@ -55,6 +55,14 @@ STYLE: Any = {
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
+class PlainLogFormatter(LogFormatter):
+    """Numbers below one as 0.3 instead of 3e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Format a value, or return an empty text where there is no room."""
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def render(chart: Chart, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Render a chart in each of the formats `png` and `svg` that are asked for."""
     with rc_context(STYLE):
@@ -119,14 +127,18 @@ def _obstacles(chart: Chart) -> tuple[list[Point], list[tuple[Point, ...]], tupl
 
 def _draw_lines(chart: Chart) -> Figure:
     figure, axes = _start(chart, HEIGHTS[0])
-    names = list(dict.fromkeys(series.name for series in chart.series))
+    names = list(dict.fromkeys(series.name for series in chart.series if not series.quiet))
     for series in chart.series:
-        _plot(axes, series, names.index(series.name))
+        if series.quiet:
+            xs, ys = zip(*((point.x, point.y) for point in series.points), strict=True)
+            axes.plot(xs, ys, label=_short(series.name), color="0.8", lw=0.7, zorder=1)
+        else:
+            _plot(axes, series, names.index(series.name))
     if chart.log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         # Within a decade the values between its ends are named too, and as plain numbers.
-        axes.yaxis.set_minor_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(PlainLogFormatter())
     else:
         axes.set_ylim(bottom=0)
     _legend(figure, axes, chart)
@@ -218,7 +230,8 @@ def _legend(figure: Figure, axes: Axes, chart: Chart, key: Sequence[str] = ()) -
 
 def _names(chart: Chart, key: Sequence[str]) -> list[str]:
     """Entries of the legend: series, if there are several, and a key of numbers."""
-    series = list(dict.fromkeys(_short(series.name) for series in chart.series))
+    quiet_last = sorted(chart.series, key=lambda series: series.quiet)
+    series = list(dict.fromkeys(_short(series.name) for series in quiet_last))
     named = [*([FRONT] if chart.front else []), *series]
     return [*(named if len(named) > 1 else []), *key]
 

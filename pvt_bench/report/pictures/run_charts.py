@@ -8,18 +8,16 @@ import pandas as pd
 
 from pvt_bench.escaping import from_csv_cell
 from pvt_bench.report.pictures.charts import Chart, Point, Series, main_score
-from pvt_bench.report.sources.loaded import FINISHED, Source
+from pvt_bench.report.pictures.curves import loss_curves
+from pvt_bench.report.sources.loaded import Source
 from pvt_bench.report.sources.runs import Runs
 from pvt_bench.report.tables.groups import Run
 from pvt_bench.report.tables.layouts import load_layout
 from pvt_bench.report.tables.published import FIGURES, SCORES, as_number
 from pvt_bench.report.tables.rows import Row, Table
 
-LOSS, IMAGES = "train/loss", "train/images_seen"
-# What can be told apart in one picture.
-CURVES, CLASS_ROWS = 8, 5
-# Of a curve on the page; of classes in a picture of a page's height.
-POINTS, CLASSES = 400, 60
+# Rows that can be told apart in one picture, and classes in one of a page's height.
+CLASS_ROWS, CLASSES = 5, 60
 
 
 def run_charts(table: Table, source: Source, prefix: str = "") -> Iterator[Chart]:
@@ -29,7 +27,7 @@ def run_charts(table: Table, source: Source, prefix: str = "") -> Iterator[Chart
         return
     best = [row for row in table.rows if row.values[score].n]
     best.sort(key=lambda row: -row.values[score].mean)
-    yield from _curves(table, best, source, prefix)
+    yield from loss_curves(table, best, source, prefix)
     yield from _classes(table, best, source, prefix)
 
 
@@ -85,43 +83,6 @@ def _published_sizes(task: str, models: set[str]) -> list[Series]:
         if row["model"] in models and row["gflops"]
     )
     return [Series("published", points, published=True)] if points else []
-
-
-def _curves(table: Table, rows: Sequence[Row], source: Source, prefix: str) -> Iterator[Chart]:
-    series, smoothed = [], 1
-    for row in rows[:CURVES]:
-        for origin in row.origins:
-            if origin.kind != "score" or origin.state != FINISHED:
-                continue
-            points, window = _curve(source, origin.run)
-            smoothed = max(smoothed, window)
-            if len(points) > 1:
-                series.append(Series(row.label, points, line=True))
-    if not series:
-        return
-    notes = [f"Running means of up to {smoothed} points."] if smoothed > 1 else []
-    notes += [f"The best {CURVES} rows of {len(rows)}."] if len(rows) > CURVES else []
-    yield Chart(
-        f"{prefix}loss",
-        f"{table.title}: loss of the training",
-        "lines",
-        "Images seen",
-        "Loss",
-        tuple(series),
-        note=" ".join(notes),
-    )
-
-
-def _curve(source: Source, run: Run) -> tuple[tuple[Point, ...], int]:
-    """Loss over the images seen, smoothed if there are many points."""
-    history = source.history(run, [LOSS, IMAGES])
-    if not {LOSS, IMAGES} <= {*history.columns}:
-        return (), 1
-    history = history.dropna().sort_index()
-    window = max(1, len(history) // 20)
-    loss = history[LOSS].rolling(window, min_periods=1).mean()
-    chosen = loss.index[:: max(1, len(loss) // POINTS)]
-    return tuple(Point(history.at[s, IMAGES], float(loss[s])) for s in chosen), window
 
 
 def _classes(table: Table, rows: Sequence[Row], source: Source, prefix: str) -> Iterator[Chart]:

@@ -84,7 +84,7 @@ class Database:
             info,
             params.reindex(info.index).join(contents),
             metrics.reindex(info.index),
-            (*older, *([f"{others} other runs in it are left out."] if others else [])),
+            (*older, *([f"Other runs in it are ignored ({others})."] if others else [])),
         )
 
     def history(self, run: Hashable, metrics: Sequence[str]) -> pd.DataFrame:
@@ -96,11 +96,16 @@ class Database:
 
     def read(self, run: Hashable, name: str) -> str | None:
         """Text of an artifact, if artifacts are files of this machine."""
+        path = self.file(run, name)
+        return path.read_text() if path else None
+
+    def file(self, run: Hashable, name: str) -> Path | None:
+        """Path of an artifact, if artifacts are files of this machine."""
         query = select(RUNS.c.artifact_uri).where(RUNS.c.run_uuid == run)
         with self._connected() as connection:
             folder = local_path(connection.execute(query).scalar_one())
         path = folder and folder / name
-        return path.read_text() if path and path.is_file() else None
+        return path if path and path.is_file() else None
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:

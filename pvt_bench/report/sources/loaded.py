@@ -4,6 +4,7 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
@@ -57,6 +58,9 @@ class Source(Protocol):
 
     def read(self, run: Hashable, name: str) -> str | None:
         """Text of a file of the run; None without one."""
+
+    def file(self, run: Hashable, name: str) -> Path | None:
+        """Path of a file of the run; None unless it is on this machine."""
 
 
 # Thousands of runs have the same few values.

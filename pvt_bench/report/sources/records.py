@@ -66,8 +66,13 @@ class Records:
 
     def read(self, run: Hashable, name: str) -> str | None:
         """Text of a file of the record."""
+        path = self.file(run, name)
+        return path.read_text() if path else None
+
+    def file(self, run: Hashable, name: str) -> Path | None:
+        """Path of a file of the record."""
         path = Path(str(run)) / name
-        return path.read_text() if path.is_file() else None
+        return path if path.is_file() else None
 
 
 def _shown(directories: Sequence[Path]) -> Iterator[Path]:

@@ -98,7 +98,9 @@ def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     ordered = ordered.sort_values(["_finished", "started"], kind="stable")
     again = ordered["identity"].duplicated(keep="last") & ordered["identity"].notna()
     kept = table[table.index.isin(ordered.index[~again])]
-    notes = [f"{again.sum()} runs are there again, newer or finished."] if again.any() else []
+    notes = (
+        [f"Older or unfinished copies of runs are ignored ({again.sum()})."] if again.any() else []
+    )
     return kept, notes
 
 

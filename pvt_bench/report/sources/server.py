@@ -62,6 +62,10 @@ class Server:
                 return None
             return Path(client.download_artifacts(run, name, folder)).read_text()
 
+    def file(self, run: Hashable, name: str) -> Path | None:
+        """Nothing: artifacts are on the server."""
+        return None
+
     def _info(self, run: Any, names: dict[str, str]) -> tuple[object, ...]:
         tags, about = run.data.tags, run.info
         info = {
@@ -88,7 +92,7 @@ class Server:
         except MlflowException as error:
             reason = str(error).splitlines()[0].replace(self._uri, self.place)[:300]
             raise InputError(
-                f"The tracking server {self.place} does not answer as one should ({reason}). Is it "
+                f"The tracking server {self.place} gives no valid answer ({reason}). Is it "
                 "up, and is the address right? Without tracking.uri the records under results_dir "
                 "are read."
             ) from error

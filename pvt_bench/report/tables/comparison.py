@@ -30,7 +30,7 @@ def build_tables(runs: Runs, options: Options, name: str, command: str) -> list[
     """Build the tables of the runs: one per protocol, or a single one if `options.mixed`.
 
     Raises:
-        InputError: an option names a column or a key that there is not.
+        InputError: an option names an unknown column or key.
     """
     check_keys(options.rows, runs, "rows")
     check_keys(options.by, runs, "by")
@@ -123,7 +123,7 @@ class Comparison:
             changes = {k: text for k, text in changed_model(what).items() if k not in shown}
             if changes:
                 words = ", ".join(f"{key}={text}" for key, text in changes.items())
-                sentences.append(f"{what['model.name']} is not that of its file: {words}.")
+                sentences.append(f"{what['model.name']} differs from its file: {words}.")
         return list(dict.fromkeys(sentences))
 
     def _published(self, run: Run) -> dict[str, str]:

@@ -37,7 +37,7 @@ def published_table(
 ) -> Table:
     """Fill a layout with the runs of its cells.
 
-    A run with other settings than its cell, or scored on other data, is left out.
+    A run with other settings than its cell, or scored on other data, is ignored.
 
     command: printed above the table, as what makes it.
     cells: model and keys of those that the command ran: a cost that stands for all schedules goes
@@ -64,7 +64,7 @@ def published_table(
     notes += _left_out(left_out)
     if not measured:
         made = f"python -m pvt_bench table={layout.name} makes them."
-        notes.append(f"None of its cells was found: {made}")
+        notes.append(f"No run of its cells was found: {made}")
     return compare(layout.name, layout.report, [each for _, each in measured], command, notes)
 
 
@@ -145,13 +145,13 @@ def _key(layout: Layout, place: int) -> Settings:
 def _left_out(counts: Counter[str]) -> list[str]:
     notes = []
     if counts["other data"]:
-        notes.append(f"The scores of {counts['other data']} runs on other data are left out.")
+        notes.append(f"Scores on other data are ignored ({counts['other data']}).")
     if counts["other settings"]:
         notes.append(
-            f"{counts['other settings']} runs of its tasks that were set to anything else than its "
-            "cells are left out."
+            "Runs of its tasks with other settings than its cells are ignored "
+            f"({counts['other settings']})."
         )
-    return [*notes, *(["Without table= they have tables of their own."] if notes else [])]
+    return [*notes, *(["The report without table= shows them."] if notes else [])]
 
 
 def _one_condition(prepared: Prepared) -> tuple[pd.DataFrame, list[str]]:
@@ -165,7 +165,7 @@ def _one_condition(prepared: Prepared) -> tuple[pd.DataFrame, list[str]]:
     words = ", ".join(f"{key.rpartition('.')[2]} {newest[key]}" for key in keys)
     note = f"Speeds are of {words}."
     if not same.all():
-        note += f" {(~same).sum()} speeds under other conditions are left out."
+        note += f" Speeds under other conditions are ignored ({(~same).sum()})."
     return table.drop(index=speeds.index[~same]), [note]
 
 

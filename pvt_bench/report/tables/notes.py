@@ -49,7 +49,8 @@ def explain_protocol(
     if any(value.n > 1 for row in rows for value in row.values.values()):
         notes.append("A ± is the sample deviation over n runs that differ in their seeds.")
     if len(rows) > 1:
-        notes.append("The best of a column is bold.")
+        among = "" if all(row.is_complete for row in rows) else ", among the rows that finished,"
+        notes.append(f"The best of a column{among} is bold.")
     return notes
 
 
@@ -71,11 +72,11 @@ def explain_rows(
     settings = [key for key in prepared.params if is_setting(key) and key not in (*shown, *apart)]
     inside = _inside(part, settings, shown)
     if inside:
-        notes.append(f"Rows take runs together that differ in {', '.join(inside)}.")
+        notes.append(f"Some rows combine runs that differ in {', '.join(inside)}.")
     between = [key for key in differing(part, settings) if key not in inside]
     between = [key for key in between if not key.startswith("model.")]
     if between:
-        notes.append(f"From model to model differ, beside the model: {', '.join(between)}.")
+        notes.append(f"Besides the model, the rows differ in {', '.join(between)}.")
     return notes
 
 

@@ -1,6 +1,7 @@
 """Parts of a table: values, the runs that they come from, rows, and cells as printed."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,8 +15,11 @@ from pvt_bench.report.tables.published import Figure, as_number
 
 MISSING = "–"
 BESIDE = ("published", "difference")
-# For a row without a value, the first of these states that one of its runs is in is shown.
-STATES = ("failed", "lost", "interrupted", "running", "queued")
+STATE = "state"
+# In the order in which a row counts the states of its runs.
+STATES = (FINISHED, "failed", "lost", "interrupted", "running", "queued")
+# The first of these that a row has runs of is what the row is for.
+KINDS = ("score", "speed", "cost")
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,34 @@ class Row:
         """Number of runs that its values come from."""
         return max((value.n for value in self.values.values()), default=0)
 
-    def state(self, kind: str) -> str:
-        """State of the runs for figures of a kind: finished if one is, empty without any."""
-        states = {origin.state for origin in self.origins if origin.kind == kind}
-        return next((state for state in (FINISHED, *STATES) if state in states), "")
+    @property
+    def states(self) -> dict[str, Counter[str]]:
+        """States of the row's runs, counted, by kind of figure; those that it is for come first."""
+        of_kind = {
+            kind: Counter(origin.state for origin in self.origins if origin.kind == kind)
+            for kind in KINDS
+        }
+        return {kind: counts for kind, counts in of_kind.items() if counts}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run of what the row is for has finished; a row without runs is."""
+        first = next(iter(self.states.values()), None)
+        return first is None or FINISHED in first
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of its runs have finished."""
+        return all(origin.state == FINISHED for origin in self.origins)
+
+    @property
+    def state(self) -> str:
+        """State of the runs in words: `failed`, `2 finished, 1 failed`, or empty without runs."""
+        words = []
+        for place, (kind, counts) in enumerate(self.states.items()):
+            if place == 0 or {*counts} != {FINISHED}:
+                words.append(f"{kind} {_counted(counts)}" if place else _counted(counts))
+        return "; ".join(words)
 
     def difference(self, name: str) -> float:
         """Measured minus published; NaN if either is missing."""
@@ -128,8 +156,18 @@ class Table:
             for name, figure in self.figures.items()
             for part in ("", *(BESIDE if name in self.beside else ()))
         ]
-        texts = [(heading, "") for heading in self.texts.values()]
+        texts = [(heading, "") for heading in (*self.texts.values(), *self._state_heading)]
         return [*texts, *figures, *([("n", "")] if self.several else [])]
+
+    @property
+    def words(self) -> int:
+        """Number of columns that hold words; figures follow."""
+        return len(self.texts) + len(self._state_heading)
+
+    @cached_property
+    def _state_heading(self) -> list[str]:
+        """Heading of the states, in a table where a run has not finished."""
+        return [] if all(row.is_complete for row in self.rows) else [STATE]
 
     @property
     def sections(self) -> list[tuple[str, list[Row]]]:
@@ -144,6 +182,7 @@ class Table:
     def cells(self, row: Row) -> list[Cell]:
         """Cells of one row as printed."""
         cells = [Cell(text) for text in row.texts]
+        cells += [Cell(row.state or MISSING) for _ in self._state_heading]
         for name, figure in self.figures.items():
             cells.append(self._measured(row, name, figure))
             if name in self.beside:
@@ -157,10 +196,9 @@ class Table:
     def _measured(self, row: Row, name: str, figure: Figure) -> Cell:
         value = row.values[name]
         if math.isnan(value.mean):
-            state = row.state(figure.kind)
-            return Cell(MISSING if state in ("", FINISHED) else state)
+            return Cell(MISSING)
         text = figure.show(value.mean)
-        best = self._best.get((row.section, name)) == text
+        best = row.is_finished and self._best.get((row.section, name)) == text
         if value.n > 1:
             text += f" ± {figure.show(value.deviation)}"
         if value.n < row.n and figure.kind == "score":
@@ -169,12 +207,13 @@ class Table:
 
     @cached_property
     def _best(self) -> dict[tuple[str, str], str]:
-        """Best value of each column per section, as printed, if several rows have a value."""
+        """Best value of each column per section, as printed, if finished rows differ in it."""
         best = {}
         for section, rows in self.sections:
+            finished = [row for row in rows if row.is_finished]
             for name, figure in self.figures.items():
-                means = [row.values[name].mean for row in rows if row.values[name].n]
-                if figure.better and len(means) > 1:
+                means = [row.values[name].mean for row in finished if row.values[name].n]
+                if figure.better and len({figure.show(mean) for mean in means}) > 1:
                     end = max(means) if figure.better == "max" else min(means)
                     best[section, name] = figure.show(end)
         return best
@@ -202,6 +241,14 @@ class Table:
                     getattr(origin, field_name) for origin in row.origins
                 )
         return record
+
+
+def _counted(states: Counter[str]) -> str:
+    """States with their numbers, or the only one alone."""
+    if len(states) == 1:
+        return next(iter(states))
+    ordered = sorted(states, key=lambda state: [*STATES, state].index(state))
+    return ", ".join(f"{states[state]} {state}" for state in ordered)
 
 
 def joined(words: Iterable[str]) -> str:

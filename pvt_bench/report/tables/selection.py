@@ -24,7 +24,7 @@ def select(runs: Runs, conditions: Sequence[str]) -> Runs:
     tables. A text may hold `*` and `?`.
 
     Raises:
-        InputError: a condition is none, names what no run has, or leaves no run.
+        InputError: a condition is invalid, names an unknown key, or is met by no run.
     """
     for condition in conditions:
         kept = runs.keep(_meets(runs, condition))
@@ -64,7 +64,7 @@ def check_keys(names: Sequence[str], runs: Runs, option: str) -> None:
 def _meets(runs: Runs, condition: str) -> "pd.Series[bool]":
     parts = CONDITION.fullmatch(condition)
     if parts is None:
-        raise InputError(f"where={condition} is no condition. Type {EXAMPLE}.")
+        raise InputError(f"where={condition} is not a condition. Type {EXAMPLE}.")
     name, sign, wanted = parts.group(1), parts.group(2), parts.group(3).strip()
     values = _values(runs, name)
     if sign in ("=", "!="):

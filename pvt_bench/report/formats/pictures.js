@@ -5,79 +5,6 @@
   const tip = document.getElementById("tip");
   const format = (value) => Number(value.toPrecision(5)).toLocaleString("en", { maximumSignificantDigits: 5 });
 
-  // Light or dark.
-  document.getElementById("theme").addEventListener("click", () => {
-    const root = document.documentElement;
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
-  });
-
-  // Tables: a click on a heading sorts within the sections, what is missing comes last.
-  const keyOf = (cell) => {
-    if (cell.dataset.key) return Number(cell.dataset.key);
-    const text = cell.textContent.trim();
-    return cell.classList.contains("number") ? null : text || null;
-  };
-  const compare = (a, b) =>
-    typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
-
-  function sort(table, heading) {
-    const column = heading.cellIndex;
-    const falling = heading.getAttribute("aria-sort") === "ascending";
-    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", falling ? "descending" : "ascending");
-    for (const body of table.tBodies) {
-      const rows = [...body.rows].filter((row) => !row.classList.contains("section"));
-      const keyed = rows.map((row) => [keyOf(row.cells[column]), row]);
-      keyed.sort(([a], [b]) => {
-        if (a === null || b === null) return (a === null) - (b === null);
-        return falling ? compare(b, a) : compare(a, b);
-      });
-      body.append(...keyed.map(([, row]) => row));
-    }
-  }
-
-  // A word is searched for in the whole row; AP>40 compares the column of that heading.
-  function condition(word, names) {
-    const parts = /^(.+?)(<=|>=|<|>|=)(.+)$/.exec(word);
-    const column = parts ? names.indexOf(parts[1].toLowerCase()) : -1;
-    if (column < 0) return (row, text) => text.includes(word);
-    const [, , sign, wanted] = parts;
-    return (row) => {
-      const key = keyOf(row.cells[column]);
-      if (key === null) return false;
-      if (sign === "=") return typeof key === "number" ? key === Number(wanted) : key.toLowerCase() === wanted;
-      const limit = Number(wanted);
-      return { "<": key < limit, ">": key > limit, "<=": key <= limit, ">=": key >= limit }[sign];
-    };
-  }
-
-  function filter(input) {
-    const table = document.getElementById(input.dataset.table);
-    const names = [...table.tHead.rows[0].cells].map((cell) => (cell.dataset.name || cell.textContent).replace(/\s/g, "").toLowerCase());
-    const conditions = input.value.toLowerCase().split(/\s+/).filter(Boolean).map((word) => condition(word, names));
-    let shown = 0;
-    for (const body of table.tBodies) {
-      for (const row of body.rows) {
-        if (row.classList.contains("section")) continue;
-        row.dataset.text ??= row.textContent.toLowerCase();
-        row.hidden = !conditions.every((meets) => meets(row, row.dataset.text));
-        shown += !row.hidden;
-      }
-    }
-    input.parentElement.querySelector("output").textContent = `${shown} rows`;
-  }
-
-  for (const table of document.querySelectorAll("table.sortable")) {
-    for (const heading of table.tHead.rows[0].cells) {
-      heading.querySelector("button").addEventListener("click", () => sort(table, heading));
-    }
-  }
-  for (const input of document.querySelectorAll("input[data-table]")) {
-    input.addEventListener("input", () => filter(input));
-  }
-
-  // Pictures.
   function add(parent, name, attributes = {}, text = "") {
     const element = document.createElementNS(SVG, name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -90,7 +17,8 @@
     if (log) {
       const all = [];
       for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-        for (const factor of [1, 2, 5]) all.push(factor * 10 ** power);
+        // Within a decade or two there is room for more than three values of each.
+        for (const factor of high / low < 30 ? [1, 1.5, 2, 3, 5, 7] : [1, 2, 5]) all.push(factor * 10 ** power);
       }
       return all.filter((value) => value >= low && value <= high);
     }
@@ -115,10 +43,14 @@
     return { place, ticks: ticks(low, high, log) };
   }
 
+  const namesOf = (chart) => [...new Set(chart.series.filter((each) => !each.quiet).map((each) => each.name))];
   const colour = (chart, series) => {
-    const names = [...new Set(chart.series.map((each) => each.name))];
-    return series.published ? "var(--quiet)" : `var(--c${names.indexOf(series.name) % 7})`;
+    if (series.quiet) return "var(--faint)";
+    return series.published ? "var(--quiet)" : `var(--c${namesOf(chart).indexOf(series.name) % dashes.length})`;
   };
+  // One for each colour: they tell the series apart without them.
+  const dashes = ["none", "7 3", "2 3", "9 3 2 3", "12 4", "5 2 1 2 1 2", "4 4", "1 2"];
+  const dash = (chart, series) => (series.quiet ? "none" : dashes[namesOf(chart).indexOf(series.name) % dashes.length]);
   const shapes = [
     (x, y, r) => `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0`,
     (x, y, r) => `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}z`,
@@ -127,8 +59,7 @@
     (x, y, r) => `M${x},${y - r * 1.4}l${r * 1.4},${r * 1.4}l${-r * 1.4},${r * 1.4}l${-r * 1.4},${-r * 1.4}z`,
   ];
   function mark(parent, chart, series, x, y) {
-    const names = [...new Set(chart.series.map((each) => each.name))];
-    const shape = series.published ? shapes[4] : shapes[names.indexOf(series.name) % 4];
+    const shape = series.published ? shapes[4] : shapes[namesOf(chart).indexOf(series.name) % 4];
     const paint = colour(chart, series);
     add(parent, "path", {
       class: "mark", d: shape(x, y, 4.5), fill: series.published ? "var(--paper)" : paint, stroke: paint, "stroke-width": 1.5,
@@ -175,9 +106,10 @@
     if (chart.y) add(svg, "text", { transform: `translate(14,${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, chart.y);
   }
 
-  function point(svg, chart, series, values, x, y) {
+  function point(svg, chart, series, values, x, y, between) {
     const [, , label, deviation, target] = values;
-    const group = target ? add(svg, "a", { href: target, class: "point" }) : add(svg, "g", { class: "point", tabindex: 0 });
+    const look = between ? "point between" : "point";
+    const group = target ? add(svg, "a", { href: target, class: look }) : add(svg, "g", { class: look, tabindex: 0 });
     const [left, top] = [x.place(values[0]), y.place(values[1])];
     if (deviation !== null) {
       const bars = chart.kind === "bars";
@@ -204,6 +136,10 @@
     const height = bars ? 60 + 20 * names.size : Math.min(460, Math.max(300, width * 0.55));
     const longest = bars ? Math.max(...[...names.values()].map((name) => name.length)) : 0;
     const box = { left: bars ? Math.min(20 + 7 * longest, width / 2) : 64, right: width - 16, top: 10, bottom: height - 44 };
+    // The names of curves stand at their ends.
+    const ends = chart.kind === "lines" ? series.filter((each) => each.line && !each.quiet) : [];
+    const room = labels.room(ends.map((each) => each.name), width);
+    box.right -= room;
     const spread = (values) => (values[3] === null ? 0 : values[3]);
     const xs = all.flatMap((v) => (bars ? [v[0] - spread(v), v[0] + spread(v)] : [v[0]]));
     const ys = bars ? [...names.keys()] : all.flatMap((v) => [v[1] - spread(v), v[1] + spread(v)]);
@@ -225,20 +161,37 @@
       }
       if (each.line) {
         const path = each.points.map((values, n) => `${n ? "L" : "M"}${x.place(values[0])},${y.place(values[1])}`);
-        add(svg, "path", { d: path.join(""), fill: "none", stroke: colour(chart, each), "stroke-width": 1.5 });
+        const look = { "stroke-width": each.quiet ? 1 : 1.6, "stroke-dasharray": dash(chart, each) };
+        add(svg, "path", { class: "line", d: path.join(""), fill: "none", stroke: colour(chart, each), ...look });
       }
+      if (each.quiet) continue;
       const every = each.line && each.points.length > 60 ? Math.ceil(each.points.length / 30) : 1;
-      each.points.forEach((values, n) => { if (n % every === 0) point(svg, chart, each, values, x, y); });
+      // Of a long curve few marks are seen, and the others where one points at them.
+      const seen = each.line ? every * Math.ceil(each.points.length / every / 10) : 1;
+      each.points.forEach((values, n) => { if (n % every === 0) point(svg, chart, each, values, x, y, n % seen !== 0); });
     }
+    const placed = (values) => ({ x: x.place(values[0]), y: y.place(values[1]), name: values[2] });
+    if (chart.kind === "points") {
+      const isFront = (values) => chart.front.some(([a, b]) => a === values[0] && b === values[1]);
+      const points = series.flatMap((each) => each.points.map((values) => ({ ...placed(values), front: isFront(values) })));
+      const corners = chart.front.map(([a, b]) => ({ x: x.place(a), y: y.place(b) }));
+      labels.besidePoints((name, attributes, text) => add(svg, name, attributes, text), points, corners, box);
+    }
+    const last = ends.map((each) => ({ ...placed(each.points.at(-1)), name: each.name, paint: colour(chart, each) }));
+    labels.atEnds((name, attributes, text) => add(svg, name, attributes, text), last, box, room);
   }
 
   function legend(container, chart, hidden, redraw) {
-    for (const name of new Set(chart.series.map((each) => each.name))) {
+    const quiet = chart.series.filter((each) => each.quiet).map((each) => each.name);
+    for (const name of new Set([...namesOf(chart), ...quiet])) {
       const button = document.createElement("button");
       button.type = "button";
       button.setAttribute("aria-pressed", "true");
       const svg = add(button, "svg", { viewBox: "0 0 28 14" });
-      mark(svg, chart, chart.series.find((each) => each.name === name), 14, 7);
+      const shown = chart.series.find((each) => each.name === name);
+      const look = { stroke: colour(chart, shown), "stroke-width": 2, "stroke-dasharray": dash(chart, shown) };
+      if (shown.line) add(svg, "line", { x1: 0, x2: 28, y1: 7, y2: 7, ...look });
+      if (!shown.quiet) mark(svg, chart, shown, 14, 7);
       button.append(name);
       button.addEventListener("click", () => {
         if (!hidden.delete(name)) hidden.add(name);
