@@ -60,7 +60,8 @@ def load_index(
     with locked:
         kept = _read(file, expected)
         if kept is None:
-            say(f"reading {source} {when}; what is read is kept in {folder}")
+            what = f"{source} ({variant})" if variant else source
+            say(f"reading {what} {when}; the result is kept in {folder}")
         return _keep(file, expected, build()) if kept is None else kept
 
 
