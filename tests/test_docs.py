@@ -1,8 +1,10 @@
 """The pages: links lead to what is in the repository, and lists are whole."""
 
 import os
+import re
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import PAGES, ROOT, anchors, links, tracked
@@ -39,3 +41,12 @@ def test_the_page_on_sweeps_names_every_study() -> None:
     studies = [path.stem for path in data_dir("experiments").glob("sweep/*.yaml")]
     assert studies
     assert [name for name in studies if f"| `{name}` |" not in text] == []
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        found: dict[str, Any] = {}
+        exec(block, found)
+        assert [each.shape[-1] for each in found["maps"]] == [56, 28, 14, 7]
