@@ -35,8 +35,8 @@ from pvt_bench.outcome import Outcome
 from pvt_bench.processes import joined
 from pvt_bench.screen import progress_bar, say, silence, warn
 from pvt_bench.tracking.addresses import choose_uri
+from pvt_bench.tracking.ending import ending
 from pvt_bench.tracking.environment import environment, source_version
-from pvt_bench.tracking.lease import TakenOver
 from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.publishing import DESCRIPTION, Presentation
 from pvt_bench.tracking.record import Follower, Record
@@ -282,21 +282,3 @@ def open_mirror(
         return Mirror(record, None, shown)
     shown.write(record.directory)
     return Mirror(record, uri, shown)
-
-
-@contextmanager
-def ending(record: Record, mirror: Mirror) -> Iterator[None]:
-    """Begin the attempt; whatever ends it too early is told to the record and to MLflow."""
-    record.begin()
-    try:
-        mirror.start()
-        yield
-    except TakenOver:
-        raise
-    except BaseException as error:
-        # submitit leaves by SystemExit where it is told to make room before the training has begun.
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
-        state = "interrupted" if stopped else "failed"
-        record.update(state=state, error=str(error))
-        mirror.finish(state)
-        raise

@@ -24,6 +24,7 @@ from pvt_bench.records import find_record, open_record
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.lease import AlreadyRunning
 from pvt_bench.tracking.parent import PARENT_TAG
+from pvt_bench.tracking.publishing import source_tags
 from pvt_bench.tracking.record import Record
 from pvt_bench.training.optim import count_steps
 
@@ -117,7 +118,8 @@ def claim(planned: Planned, sweep: Sweep, launch: Launch, line: str) -> bool:
     """
     config = planned.config
     parent = sweep.parents.get(experiment(config))
-    tags = {"sweep": sweep.name} | ({PARENT_TAG: parent} if parent else {})
+    tags = source_tags(sweep.typed) | {"sweep": sweep.name}
+    tags |= {PARENT_TAG: parent} if parent else {}
     try:
         with open_record(config, planned.data) as record:
             if record.status["state"] == "finished" or _waits(record.status):

@@ -57,7 +57,7 @@ def launch(
     # Two launches of the same sweep: the second one finds each cell claimed.
     with FileLock(results_dir / "sweeps" / f".{name}.lock"):
         experiments = [each.cell.experiment for each in planned]
-        parents = open_parents(uri, results_dir, name, experiments, " ".join(typed))
+        parents = open_parents(uri, results_dir, name, experiments, typed)
         sweep = Sweep(name, results_dir, typed, [], parents, uri)
         sweep, to_do = _claim_all(sweep, planned, first_lines)
         try:

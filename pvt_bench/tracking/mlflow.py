@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING
 
 from pvt_bench.escaping import one_line
 from pvt_bench.tracking.addresses import check_uri, without_password
+from pvt_bench.tracking.describing import (
+    ENDED,
+    describe_finished,
+    describe_unfinished,
+    tags_at_end,
+)
 from pvt_bench.tracking.metrics import Point
 from pvt_bench.tracking.publishing import (
     ARTIFACTS,
+    COMMIT_TAG,
+    ERROR_TAG,
     FOLDERS,
+    STATE_TAG,
     SUPERSEDED_TAG,
     Presentation,
-    description,
 )
 from pvt_bench.tracking.reaching import exclusive, open_store, reason
 from pvt_bench.tracking.reading import mlflow_run
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
     from pvt_bench.tracking.store import Store, Value
 
 RETRY_AFTER_S = 180.0
-ENDED = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 METRIC_NAME = re.compile(r"[\w.\- :/]{1,250}")
 
 logger = logging.getLogger(__name__)
@@ -83,6 +90,7 @@ class Mirror:
     def start(self) -> None:
         """Find or create the run, set it to RUNNING, and send what an earlier process could not."""
         self.settle()
+        self._describe_unfinished("running")
         self._send(now=True)
 
     def push(self, up_to_step: int) -> None:
@@ -129,7 +137,7 @@ class Mirror:
         for folder in FOLDERS:
             if (directory / folder).exists():
                 self.log_artifacts(directory / folder, folder=folder)
-        self.describe(description(directory))
+        self.describe(describe_finished(directory, self._shown))
         self.finish("finished")
         self._record.update(mirrored=not self.behind)
 
@@ -139,10 +147,16 @@ class Mirror:
         A later `start` opens it again.
         """
         self.settle()
-        self._end = ENDED[state]
+        self._end = state
         if state == "finished":
             self._due = math.inf
+        else:
+            self._describe_unfinished(state)
         self._send(now=True)
+
+    def _describe_unfinished(self, state: str) -> None:
+        record = self._record
+        self._description = describe_unfinished(record.directory, self._shown, state, record.status)
 
     def _send(self, now: bool = False) -> None:
         if not self._uri:
@@ -175,7 +189,8 @@ class Mirror:
         if self._end is not None:
             # What is sent long afterwards shall not seem to have run until now.
             ended = max((point.time for point in self._record.metrics.tail()), default=None)
-            store.terminate(run_id, self._end, ended)
+            store.set_tags(run_id, tags_at_end(self._end, self._record.status))
+            store.terminate(run_id, ENDED[self._end], ended)
             self._end = None
 
     def _opened(self) -> "tuple[Store, str]":
@@ -194,11 +209,17 @@ class Mirror:
         self._note(behind=True)
         store.log_params(run, shown.params)
         store.log_datasets(run, shown.datasets)
-        noted = {name: status.get(name) for name in ("commit", "host", "attempt")}
-        store.set_tags(self._run_id, {**noted, "identity": identity, **shown.tags})
+        store.set_tags(self._run_id, {**self._first_tags(), **shown.tags})
+        store.drop_tag(run, ERROR_TAG)
         for old in status.get("superseded", []):
             store.tag_if_there(old, SUPERSEDED_TAG, self._run_id, over=True)
         return store, self._run_id
+
+    def _first_tags(self) -> dict[str, object]:
+        status = self._record.status
+        noted = {name: status.get(name) for name in ("commit", "host", "attempt")}
+        version = {COMMIT_TAG: status["commit"]} if status.get("commit") else {}
+        return {**noted, **version, "identity": self._record.identity, STATE_TAG: "running"}
 
     def _send_points(self, store: "Store", run_id: str) -> None:
         unsent = []

@@ -1,15 +1,16 @@
 """What MLflow is told of a run beside its points, kept in the record to be told again."""
 
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 from pvt_bench.errors import InputError
-from pvt_bench.escaping import markdown
 from pvt_bench.files import replace
+from pvt_bench.tracking.addresses import without_password
 
 FILE = "mlflow.json"
 DESCRIPTION = "description.md"
@@ -17,6 +18,11 @@ DESCRIPTION = "description.md"
 RECORD_TAG = "pvt_bench.record"
 SUPERSEDED_TAG = "superseded_by"
 CONTEXT_TAG = "mlflow.data.context"
+# What MLflow's page shows as a run's source.
+SOURCE_TAG, SOURCE_TYPE_TAG = "mlflow.source.name", "mlflow.source.type"
+COMMIT_TAG, USER_TAG = "mlflow.source.git.commit", "mlflow.user"
+# How a run stands and why it failed, and the command that it was started by.
+STATE_TAG, ERROR_TAG, COMMAND_TAG = "state", "error", "command"
 # What MLflow gets of a record, where it is there.
 ARTIFACTS = (
     "config.yaml",
@@ -76,12 +82,7 @@ class Presentation:
             replace_fields(shown, datasets=datasets).write(directory)
 
 
-def description(directory: Path) -> str:
-    """The run's description in Markdown, with its pictures; `{run_id}` stands for the run's id."""
-    path = directory / DESCRIPTION
-    text = path.read_text() if path.exists() else ""
-    for picture in sorted((directory / "pictures").glob("*.png")):
-        address = f"get-artifact?path=pictures/{quote(picture.name)}&run_uuid={{run_id}}"
-        title = markdown(picture.stem.replace("_", " "))
-        text += f"\n**{title}**\n\n![{markdown(picture.stem)}]({address})\n"
-    return text
+def source_tags(typed: Sequence[str]) -> dict[str, str]:
+    """Tags that say what started a run: the command as it was typed, its passwords hidden."""
+    command = without_password(shlex.join(["python", "-m", "pvt_bench", *typed]))
+    return {COMMAND_TAG: command, SOURCE_TAG: "python -m pvt_bench", SOURCE_TYPE_TAG: "LOCAL"}

@@ -131,6 +131,11 @@ class Store:
         """Give the run a description in Markdown."""
         self.set_tags(run_id, {NOTE_TAG: text})
 
+    def drop_tag(self, run: Run, key: str) -> None:
+        """Remove a tag that the run had when it was opened."""
+        if key in run.data.tags:
+            self._client.delete_tag(run.info.run_id, key)
+
     def tag_if_there(self, run_id: str, key: str, value: str, over: bool) -> None:
         """Set a tag, if the run is there; over: also one that it has."""
         run = self._find(run_id)
