@@ -273,7 +273,7 @@ def open_mirror(
     }
     shown = Presentation(
         names.experiment(config),
-        placing.name or names.run_name(config),
+        placing.name or names.display_name(config),
         records.params(config),
         tags | placing.tags,
         records.datasets(config, data),

@@ -204,6 +204,7 @@ class Mirror:
             mlflow_run(status),
             f"{identity} {status['created']}",
             datetime.fromisoformat(status.get("started") or status["created"]).timestamp(),
+            identity,
         )
         self._store, self._run_id = store, run.info.run_id
         self._note(behind=True)

@@ -14,8 +14,10 @@ from pvt_bench.tracking.addresses import without_password
 
 FILE = "mlflow.json"
 DESCRIPTION = "description.md"
-# Tags of runs: the record that one mirrors, the run that took its place, and of an input its split.
+# Tags of runs: the record that one mirrors, what the run is, the run that took its place, and of an
+# input its split.
 RECORD_TAG = "pvt_bench.record"
+IDENTITY_TAG = "identity"
 SUPERSEDED_TAG = "superseded_by"
 CONTEXT_TAG = "mlflow.data.context"
 # What MLflow's page shows as a run's source.

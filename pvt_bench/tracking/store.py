@@ -24,7 +24,7 @@ from mlflow.utils.validation import (
 from pvt_bench.escaping import visible
 from pvt_bench.tracking.addresses import reveal, sqlite_file
 from pvt_bench.tracking.deadlines import end_requests
-from pvt_bench.tracking.publishing import CONTEXT_TAG, RECORD_TAG
+from pvt_bench.tracking.publishing import CONTEXT_TAG, IDENTITY_TAG, RECORD_TAG
 from pvt_bench.tracking.tables import ensure_tables
 
 for _name in ("mlflow", "alembic"):
@@ -78,19 +78,23 @@ class Store:
         run_id: str | None,
         record: str,
         started: float | None = None,
+        identity: str | None = None,
     ) -> Run:
         """The run with that id, or the run of that record, or a new one; RUNNING in any case.
 
         started: seconds since the epoch at which a new one began; by default now.
+        identity: a new one's, which its name ends with where a run of another identity has it.
 
         The search by record finds a run that was created by a process killed before it could
         note the id.
         """
         run = self._find(run_id) or self._search(experiment_id, record)
         if run is None:
-            tags = {RECORD_TAG: record}
-            began = _milliseconds(started)
-            return self._client.create_run(experiment_id, began, tags, run_name=visible(name))
+            tags = {RECORD_TAG: record} | ({IDENTITY_TAG: identity} if identity else {})
+            began, name = _milliseconds(started), visible(name)
+            if identity and self._is_of_another(experiment_id, name, identity):
+                name = f"{name} {identity[:6]}"
+            return self._client.create_run(experiment_id, began, tags, run_name=name)
         self._client.update_run(run.info.run_id, status="RUNNING")
         return run
 
@@ -191,9 +195,18 @@ class Store:
             return None
         return run if run.info.lifecycle_stage == "active" else None
 
+    def _is_of_another(self, experiment_id: str, name: str, identity: str) -> bool:
+        """Whether a run of another identity has the name, as far as MLflow can be asked for it."""
+        if "'" in name and '"' in name:
+            return True
+        named = f"attributes.run_name = {_quoted(name)}"
+        other = f"tags.`{IDENTITY_TAG}` != {_quoted(identity)}"
+        return bool(
+            self._client.search_runs([experiment_id], f"{named} AND {other}", max_results=1)
+        )
+
     def _search(self, experiment_id: str, record: str) -> Run | None:
-        mark = '"' if "'" in record else "'"
-        of_record = f"tags.`{RECORD_TAG}` = {mark}{record}{mark}"
+        of_record = f"tags.`{RECORD_TAG}` = {_quoted(record)}"
         runs = self._client.search_runs([experiment_id], of_record, max_results=1)
         return runs[0] if runs else None
 
@@ -204,6 +217,11 @@ def _texts(values: Mapping[str, object]) -> dict[str, str]:
         NOT_IN_NAMES.sub(lambda sign: f"_x{ord(sign[0]):x}_", key): visible(str(value))
         for key, value in values.items()
     }
+
+
+def _quoted(text: str) -> str:
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text}{mark}"
 
 
 def _milliseconds(seconds: float | None) -> int | None:
