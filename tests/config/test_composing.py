@@ -217,7 +217,8 @@ def test_a_run_is_named_by_what_it_is(words: list[str], name: str, label: str) -
         (
             "model.depths=[1,1,1,1] model.channels=[16,32,40,64] model.heads=[1,2,5,8] "
             "model.mlp_ratios=[2,2,2,2] model.drop_path=0.2 schedule.steps=20 schedule.lr=1e-4",
-            "pvt_small seed0 depths=[1,1,1,1] channels=[16,32,40,64] mlp_ratios=[2,2,2,2] drop_path=0.2 +2",
+            "pvt_small seed0 depths=[1,1,1,1] channels=[16,32,40,64] mlp_ratios=[2,2,2,2] "
+            "drop_path=0.2 +2",
         ),
     ],
 )
