@@ -38,7 +38,7 @@ from pvt_bench.tracking.addresses import choose_uri
 from pvt_bench.tracking.ending import ending
 from pvt_bench.tracking.environment import environment, source_version
 from pvt_bench.tracking.mlflow import Mirror
-from pvt_bench.tracking.publishing import DESCRIPTION, Presentation
+from pvt_bench.tracking.publishing import COSTS, DESCRIPTION, WEIGHTS, Presentation
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
 from pvt_bench.training.fitting import Training
@@ -132,9 +132,16 @@ def tell_finished(record: Record, mirror: Mirror) -> None:
     if made_by != here:
         say(f"its code was commit {made_by}, the code here is {here}")
     delete_checkpoints(record.directory / FOLDER)
-    if not record.status.get("mirrored"):
+    if not is_mirrored(record):
         mirror.start()
         mirror.publish()
+
+
+def is_mirrored(record: Record) -> bool:
+    """Whether MLflow has the finished run, with its weights where it is to have them."""
+    shown, status = Presentation.read(record.directory), record.status
+    wanted = shown is not None and shown.weights
+    return bool(status.get("mirrored")) and (not wanted or bool(status.get("mirrored_weights")))
 
 
 def train(work: Work) -> None:
@@ -145,7 +152,7 @@ def train(work: Work) -> None:
     torch.manual_seed(work.config.seed)
     network = build_and_report(work, work.data["train"].num_classes)
     module = training.fit(network)
-    weights = work.record.directory / "weights.safetensors"
+    weights = work.record.directory / WEIGHTS
     if processes.rank() == 0:
         work.record.check_lease()
         save_weights(module.network, weights)
@@ -246,6 +253,8 @@ def finish(work: Work, row: Row, step: int = 0) -> None:
     used = environment() | {"device": describe_device(device(work.config))}
     record.check_lease()
     (directory / "environment.json").write_text(json.dumps(used, indent=2))
+    if work.config.mode in (Mode.train, Mode.test):
+        (directory / COSTS).write_text(outcome.costs_csv(row))
     # A run that was killed right here has its row already; each step has a metric once.
     if not any(row.keys() <= point.values.keys() for point in record.metrics.tail()):
         record.log(step, row)
@@ -277,6 +286,7 @@ def open_mirror(
         records.params(config),
         tags | placing.tags,
         records.datasets(config, data),
+        config.tracking.weights,
     )
     if processes.rank() > 0:
         return Mirror(record, None, shown)

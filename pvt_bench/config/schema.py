@@ -233,9 +233,14 @@ def read_gpus(typed: int | str | None) -> Gpus | None:
 
 @dataclass
 class Tracking:
-    """The address of the MLflow store; null is MLFLOW_TRACKING_URI or sqlite in `results_dir`."""
+    """Where runs are logged to, and what of them.
+
+    uri: the address of the MLflow store; null is MLFLOW_TRACKING_URI or sqlite in `results_dir`.
+    weights: also send the weights of a finished training to MLflow, as an artifact.
+    """
 
     uri: str | None = None
+    weights: bool = False
 
 
 @dataclass

@@ -2,15 +2,12 @@
 
 import logging
 import math
-import re
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pvt_bench.escaping import one_line
 from pvt_bench.tracking.addresses import check_uri, without_password
 from pvt_bench.tracking.describing import (
     ENDED,
@@ -18,25 +15,26 @@ from pvt_bench.tracking.describing import (
     describe_unfinished,
     tags_at_end,
 )
-from pvt_bench.tracking.metrics import Point
 from pvt_bench.tracking.publishing import (
     ARTIFACTS,
     COMMIT_TAG,
+    COSTS,
     ERROR_TAG,
     FOLDERS,
     STATE_TAG,
     SUPERSEDED_TAG,
+    WEIGHTS,
     Presentation,
 )
 from pvt_bench.tracking.reaching import exclusive, open_store, reason
 from pvt_bench.tracking.reading import mlflow_run
 from pvt_bench.tracking.record import Record
+from pvt_bench.tracking.values import Value, values_of
 
 if TYPE_CHECKING:
-    from pvt_bench.tracking.store import Store, Value
+    from pvt_bench.tracking.store import Store
 
 RETRY_AFTER_S = 180.0
-METRIC_NAME = re.compile(r"[\w.\- :/]{1,250}")
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +137,11 @@ class Mirror:
                 self.log_artifacts(directory / folder, folder=folder)
         self.describe(describe_finished(directory, self._shown))
         self.finish("finished")
-        self._record.update(mirrored=not self.behind)
+        # Last of all: the run is FINISHED even where the store takes no file of that size.
+        if self._shown.weights and (directory / WEIGHTS).exists():
+            self.log_artifacts(directory / WEIGHTS)
+        sent = not self.behind
+        self._record.update(mirrored=sent, mirrored_weights=sent and self._shown.weights)
 
     def finish(self, state: str) -> None:
         """End the run in the record's `state`: finished (all points are sent), failed, interrupted.
@@ -228,36 +230,28 @@ class Mirror:
         for value in values:
             if value.name not in self._sent:
                 self._sent[value.name] = store.steps(run_id, value.name)
-            if value.step not in self._sent[value.name]:
-                self._sent[value.name].add(value.step)
+            sent = self._sent[value.name]
+            # Of a figure at step 0 a store may have the value at another step, of code of before.
+            if value.step not in sent and not (value.step == 0 and sent):
+                sent.add(value.step)
                 unsent.append(value)
         store.log_values(run_id, unsent)
         self._read_to = read_to
 
-    def _due_values(self) -> "tuple[list[Value], int]":
+    def _due_values(self) -> tuple[list[Value], int]:
         """The values that are due, and the byte up to where none is left to be sent later."""
         metrics, held = self._record.metrics, False
         values: list[Value] = []
         if metrics.rewrites != self._rewrites:
             self._read_to, self._rewrites = 0, metrics.rewrites
         read_to = self._read_to
+        in_table = (self._record.directory / COSTS).exists()
         for point, end in metrics.read_from(read_to):
             held = held or point.step > self._due
             read_to = read_to if held else end
             if point.step <= self._due:
-                values += self._values_of(point)
+                values += values_of(point, in_table, self._leave_out)
         return values, read_to
-
-    def _values_of(self, point: Point) -> "Iterator[Value]":
-        from pvt_bench.tracking.store import Value
-
-        for name, value in point.values.items():
-            if not METRIC_NAME.fullmatch(name):
-                self._leave_out(one_line(name), "MLflow does not take this name")
-            elif math.isinf(value):
-                self._leave_out(one_line(name), "MLflow cannot hold an infinite value")
-            else:
-                yield Value(name, point.step, point.time, value)
 
     def _fall_behind(self, error: Exception) -> None:
         # A request may have arrived though its answer did not: next time the store is asked.

@@ -25,8 +25,11 @@ SOURCE_TAG, SOURCE_TYPE_TAG = "mlflow.source.name", "mlflow.source.type"
 COMMIT_TAG, USER_TAG = "mlflow.source.git.commit", "mlflow.user"
 # How a run stands and why it failed, and the command that it was started by.
 STATE_TAG, ERROR_TAG, COMMAND_TAG = "state", "error", "command"
+# Costs of a scored network by part. With it, only the main ones are metrics in MLflow.
+COSTS = "costs.csv"
 # What MLflow gets of a record, where it is there.
 ARTIFACTS = (
+    COSTS,
     "config.yaml",
     "environment.json",
     "predictions.json",
@@ -36,6 +39,7 @@ ARTIFACTS = (
     "precision_recall.csv",
 )
 FOLDERS = ("pictures", "predictions")
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Presentation:
     """How a run is shown in MLflow.
 
     datasets: of what was read, each with `name`, `digest`, `source` and `context`, its split.
+    weights: whether MLflow gets the weights too.
     """
 
     experiment: str
@@ -50,6 +55,7 @@ class Presentation:
     params: dict[str, Any]
     tags: dict[str, Any]
     datasets: list[dict[str, str]] = field(default_factory=list)
+    weights: bool = False
 
     def write(self, directory: Path) -> None:
         """Keep it in a record."""

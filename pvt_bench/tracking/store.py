@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -24,8 +24,9 @@ from mlflow.utils.validation import (
 from pvt_bench.escaping import visible
 from pvt_bench.tracking.addresses import reveal, sqlite_file
 from pvt_bench.tracking.deadlines import end_requests
-from pvt_bench.tracking.publishing import CONTEXT_TAG, IDENTITY_TAG, RECORD_TAG
+from pvt_bench.tracking.publishing import CONTEXT_TAG, IDENTITY_TAG, RECORD_TAG, WEIGHTS
 from pvt_bench.tracking.tables import ensure_tables
+from pvt_bench.tracking.values import Value
 
 for _name in ("mlflow", "alembic"):
     # What fails is told by the mirror, once and in a line.
@@ -36,15 +37,6 @@ T = TypeVar("T")
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 NOTE_TAG = "mlflow.note.content"  # what the page shows as the description of a run
 NOT_IN_NAMES = re.compile(r"[^\w.\- :/]")
-
-
-class Value(NamedTuple):
-    """One number of one metric, `time` in Unix seconds."""
-
-    name: str
-    step: int
-    time: float
-    value: float
 
 
 class Store:
@@ -160,7 +152,12 @@ class Store:
             self._client.log_batch(run_id, metrics=batch)
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
-        """Copy a file, or the content of a directory, into the run's `folder`."""
+        """Copy a file, or the content of a directory, into the run's `folder`.
+
+        Weights that the run has stay: they are large, and no run ever has others.
+        """
+        if path.name == WEIGHTS and self._has_file(run_id, path):
+            return
         if path.is_dir():
             self._client.log_artifacts(run_id, str(path), folder)
         else:
@@ -194,6 +191,10 @@ class Store:
                 raise
             return None
         return run if run.info.lifecycle_stage == "active" else None
+
+    def _has_file(self, run_id: str, path: Path) -> bool:
+        found = {each.path: each.file_size for each in self._client.list_artifacts(run_id)}
+        return found.get(path.name) == path.stat().st_size
 
     def _is_of_another(self, experiment_id: str, name: str, identity: str) -> bool:
         """Whether a run of another identity has the name, as far as MLflow can be asked for it."""
