@@ -38,7 +38,7 @@ from pvt_bench.tracking.addresses import choose_uri
 from pvt_bench.tracking.ending import ending
 from pvt_bench.tracking.environment import environment, source_version
 from pvt_bench.tracking.mlflow import Mirror
-from pvt_bench.tracking.publishing import COSTS, DESCRIPTION, WEIGHTS, Presentation
+from pvt_bench.tracking.publishing import COSTS, DESCRIPTION, WEIGHTS, Presentation, main_metrics
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
 from pvt_bench.training.fitting import Training
@@ -287,6 +287,7 @@ def open_mirror(
         tags | placing.tags,
         records.datasets(config, data),
         config.tracking.weights,
+        main_metrics(str(config.mode), list(config.task.headline)),
     )
     if processes.rank() > 0:
         return Mirror(record, None, shown)

@@ -74,8 +74,10 @@ def send_all(results_dir: Path, uri: str | None) -> int:
 def restore_parents(sweep: Sweep, uri: str | None) -> None:
     """Make the runs that hold a sweep's cells in MLflow anew, where the store has lost them."""
     address = keep(uri or _here(sweep.uri, sweep.results_dir))
-    experiments = [cell.experiment for cell in sweep.cells]
-    parents = open_parents(address, sweep.results_dir, sweep.name, experiments, sweep.typed)
+    experiments = {cell.experiment: cell.metrics for cell in sweep.cells}
+    parents = open_parents(
+        address, sweep.results_dir, sweep.name, experiments, sweep.typed, sweep.swept
+    )
     anew = parents != sweep.parents
     if anew:
         sweep = replace(sweep, parents=parents, uri=address)

@@ -11,9 +11,11 @@ from pvt_bench.tracking.publishing import (
     COMMAND_TAG,
     DESCRIPTION,
     ERROR_TAG,
+    NOTE_TAG,
     STATE_TAG,
     Presentation,
 )
+from pvt_bench.tracking.views import curves_view
 
 # Traceback of an error that the program did not foresee.
 TRACEBACK = "traceback.txt"
@@ -44,6 +46,21 @@ def describe_unfinished(
     if state == "failed" and (lines := last_lines(directory, status)):
         text += f"\nLast lines of its log:\n\n{markdown_block(without_password(lines))}\n"
     return _unfilled(text)
+
+
+def experiment_tags(shown: Presentation) -> dict[str, str]:
+    """Tags of a run's experiment: its description, and the view that begins with curves."""
+    task, _, part = shown.experiment.partition("/")
+    what = {"cost": "parameters and GFLOPs", "speed": "latency and images per second"}
+    measured = what.get(part, "trainings and tests; their costs are in the experiments beside it")
+    lines = [
+        f"pvt-bench, {markdown_code(f'task={task}')}: {measured}.",
+        "Scores are fractions, `cost/params_m` is in millions, `cost/gflops` counts a "
+        "multiply-add once.",
+        "**Views** above the list of runs has *curves and scores*, and a view of each sweep that "
+        "begins with what was swept. `python -m pvt_bench.report` makes tables of the same runs.",
+    ]
+    return {NOTE_TAG: "\n\n".join(lines)} | curves_view(shown.headline)
 
 
 def tags_at_end(state: str, status: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pvt_bench.tracking.describing import (
     ENDED,
     describe_finished,
     describe_unfinished,
+    experiment_tags,
     tags_at_end,
 )
 from pvt_bench.tracking.publishing import (
@@ -201,7 +202,7 @@ class Mirror:
         status, shown, identity = self._record.status, self._shown, self._record.identity
         store = open_store(self._uri, self._record.results_dir)
         run = store.open_run(
-            store.experiment(shown.experiment),
+            store.experiment(shown.experiment, experiment_tags(shown)),
             shown.name,
             mlflow_run(status),
             f"{identity} {status['created']}",

@@ -12,6 +12,7 @@ from pvt_bench.tracking.describing import ENDED, describe_unfinished, tags_at_en
 from pvt_bench.tracking.publishing import Presentation, source_tags
 from pvt_bench.tracking.reaching import exclusive, open_store, reason
 from pvt_bench.tracking.reading import read_status
+from pvt_bench.tracking.views import sweep_view
 
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -19,22 +20,30 @@ logger = logging.getLogger(__name__)
 
 
 def open_parents(
-    uri: str, results_dir: Path, sweep: str, experiments: Sequence[str], typed: Sequence[str]
+    uri: str,
+    results_dir: Path,
+    sweep: str,
+    experiments: Mapping[str, Sequence[str]],
+    typed: Sequence[str],
+    swept: Sequence[str] = (),
 ) -> dict[str, str]:
     """Create the store, the experiments and the parents, before any cell starts.
 
-    typed: the words of the sweep's command.
+    experiments: main metrics of each; typed: the words of the sweep's command; swept: the dotted
+    keys that differ between the cells.
 
     The ids of the parents by experiment; none where the store does not answer.
     """
     parents: dict[str, str] = {}
     with _failure_told(), exclusive(uri):
         store = open_store(uri, results_dir)
-        for experiment in dict.fromkeys(experiments):
-            run = store.open_run(store.experiment(experiment), sweep, None, f"sweep {sweep}")
+        for experiment, metrics in experiments.items():
+            place = store.experiment(experiment)
+            run = store.open_run(place, sweep, None, f"sweep {sweep}")
             tags = source_tags(typed) | {"sweep": sweep, "kind": "sweep"}
             store.set_tags(run.info.run_id, tags)
             parents[experiment] = run.info.run_id
+            store.add_view(place, sweep_view(sweep, run.info.run_id, swept, metrics))
     return parents
 
 

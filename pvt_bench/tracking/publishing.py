@@ -20,7 +20,8 @@ RECORD_TAG = "pvt_bench.record"
 IDENTITY_TAG = "identity"
 SUPERSEDED_TAG = "superseded_by"
 CONTEXT_TAG = "mlflow.data.context"
-# What MLflow's page shows as a run's source.
+# What MLflow's page shows as the description of a run or an experiment, and as a run's source.
+NOTE_TAG = "mlflow.note.content"
 SOURCE_TAG, SOURCE_TYPE_TAG = "mlflow.source.name", "mlflow.source.type"
 COMMIT_TAG, USER_TAG = "mlflow.source.git.commit", "mlflow.user"
 # How a run stands and why it failed, and the command that it was started by.
@@ -47,7 +48,7 @@ class Presentation:
     """How a run is shown in MLflow.
 
     datasets: of what was read, each with `name`, `digest`, `source` and `context`, its split.
-    weights: whether MLflow gets the weights too.
+    weights: whether MLflow gets the weights too; headline: the run's main metrics.
     """
 
     experiment: str
@@ -56,6 +57,7 @@ class Presentation:
     tags: dict[str, Any]
     datasets: list[dict[str, str]] = field(default_factory=list)
     weights: bool = False
+    headline: list[str] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
         """Keep it in a record."""
@@ -94,3 +96,11 @@ def source_tags(typed: Sequence[str]) -> dict[str, str]:
     """Tags that say what started a run: the command as it was typed, its passwords hidden."""
     command = without_password(shlex.join(["python", "-m", "pvt_bench", *typed]))
     return {COMMAND_TAG: command, SOURCE_TAG: "python -m pvt_bench", SOURCE_TYPE_TAG: "LOCAL"}
+
+
+def main_metrics(mode: str, headline: Sequence[str]) -> list[str]:
+    """The metrics of a run that are looked at first; headline: the task's scores."""
+    if mode == "speed":
+        return ["speed/latency_ms", "speed/images_per_s"]
+    scores = [] if mode == "cost" else [f"val/{name}" for name in headline]
+    return [*scores, "cost/params_m", "cost/gflops"]

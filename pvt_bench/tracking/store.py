@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import (
     MAX_METRICS_PER_BATCH,
@@ -24,9 +24,10 @@ from mlflow.utils.validation import (
 from pvt_bench.escaping import visible
 from pvt_bench.tracking.addresses import reveal, sqlite_file
 from pvt_bench.tracking.deadlines import end_requests
-from pvt_bench.tracking.publishing import CONTEXT_TAG, IDENTITY_TAG, RECORD_TAG, WEIGHTS
+from pvt_bench.tracking.publishing import CONTEXT_TAG, IDENTITY_TAG, NOTE_TAG, RECORD_TAG, WEIGHTS
 from pvt_bench.tracking.tables import ensure_tables
 from pvt_bench.tracking.values import Value
+from pvt_bench.tracking.views import MOST_VIEWS, VIEW_TAG
 
 for _name in ("mlflow", "alembic"):
     # What fails is told by the mirror, once and in a line.
@@ -35,7 +36,6 @@ for _name in ("mlflow", "alembic"):
 T = TypeVar("T")
 # The page shows an experiment's runs with their metrics, and not as those of a chat.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-NOTE_TAG = "mlflow.note.content"  # what the page shows as the description of a run
 NOT_IN_NAMES = re.compile(r"[^\w.\- :/]")
 
 
@@ -54,14 +54,25 @@ class Store:
         self._client = MlflowClient(tracking_uri=reveal(uri))
         self._artifact_root = artifact_root
 
-    def experiment(self, name: str) -> str:
-        """The id of an experiment, created or restored where needed."""
+    def experiment(self, name: str, tags: Mapping[str, str] | None = None) -> str:
+        """The id of an experiment, created or restored where needed.
+
+        tags: its description and what belongs to it; one that has a description keeps its own.
+        """
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            return self._create_experiment(name)
+            return self._create_experiment(name, tags or {})
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
+        if tags and NOTE_TAG not in found.tags:
+            self._tag_experiment(found, tags)
         return str(found.experiment_id)
+
+    def add_view(self, experiment_id: str, view: Mapping[str, str]) -> None:
+        """Add a view to an experiment, unless it has it or has too many."""
+        found = self._client.get_experiment(experiment_id)
+        if sum(key.startswith(VIEW_TAG) for key in found.tags) < MOST_VIEWS:
+            self._tag_experiment(found, view)
 
     def open_run(
         self,
@@ -167,11 +178,16 @@ class Store:
         """End the run as FINISHED, FAILED or KILLED; ended: seconds, as of `open_run`."""
         self._client.set_terminated(run_id, status, _milliseconds(ended))
 
-    def _create_experiment(self, name: str) -> str:
+    def _tag_experiment(self, found: Experiment, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            if key not in found.tags:
+                self._client.set_experiment_tag(found.experiment_id, key, value)
+
+    def _create_experiment(self, name: str, tags: Mapping[str, str]) -> str:
         root = self._artifact_root
         location = (root / name).as_uri() if root else None
         try:
-            return self._client.create_experiment(name, location, tags=KIND)
+            return self._client.create_experiment(name, location, tags=KIND | dict(tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
