@@ -13,8 +13,9 @@ VIEW_TAG = "mlflow.sharedViewState."
 MOST_VIEWS = 30
 LONGEST = 5000
 FIRST_VIEW = "pvt-bench-curves"
-# Sections of charts by the beginning of their metrics' names, and those that are folded at first.
-SECTIONS = ("train", "val", "speed", "Model metrics", "cost", "System metrics")
+# Sections of charts by the beginning of their metrics' names: of trainings and tests, in order, and
+# those that are folded at first.
+SECTIONS = ("train", "val", "Model metrics", "cost", "System metrics")
 FOLDED = ("cost", "System metrics")
 # The section of a sweep's own chart.
 SWEPT = "what was swept"
@@ -28,8 +29,8 @@ def curves_view(metrics: Sequence[str]) -> dict[str, str]:
 
     metrics: those that the list of runs shows.
     """
-    # Cells of a sweep are hidden under it: with a filter, they stand beside the others.
-    state = {"searchFilter": "tags.mode LIKE '%'"} | _columns([], metrics) | _charts([])
+    single = {"searchFilter": "tags.mode LIKE '%'"}
+    state = single | _order(metrics) | _columns([], metrics) | _charts([], metrics)
     return _tag(FIRST_VIEW, "curves and scores", state)
 
 
@@ -48,7 +49,8 @@ def sweep_view(
         "selectedParams": params, "selectedMetrics": list(metrics[:1]),
     }  # fmt: skip
     mine = {"searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'"}
-    return _tag(parent, name, mine | _columns(params, metrics) | _charts([card]))
+    state = mine | _order(metrics) | _columns(params, metrics) | _charts([card], metrics)
+    return _tag(parent, name, state)
 
 
 def _tag(identity: str, name: str, state: Mapping[str, object]) -> dict[str, str]:
@@ -58,20 +60,34 @@ def _tag(identity: str, name: str, state: Mapping[str, object]) -> dict[str, str
     return {f"{VIEW_TAG}{identity}": text} if len(text) <= LONGEST else {}
 
 
+def _order(metrics: Sequence[str]) -> dict[str, object]:
+    """The best runs first. Where the newest are first, the page hides cells under their sweep."""
+    if not metrics:
+        return {}
+    return {
+        "orderByKey": f"metrics.`{metrics[0]}`",
+        "orderByAsc": not metrics[0].startswith("val/"),
+    }
+
+
 def _columns(params: Sequence[str], metrics: Sequence[str]) -> dict[str, object]:
-    named = [*(f"params.`{name}`" for name in params), *(f"metrics.`{name}`" for name in metrics)]
+    # Of many scores one is enough: the page shows all metrics in front of the parameters.
+    few = [name for name in metrics if name == metrics[0] or not name.startswith("val/")]
+    named = [*(f"params.`{name}`" for name in params), *(f"metrics.`{name}`" for name in few)]
     return {"selectedColumns": [*named, "attributes.`Source`"]}
 
 
-def _charts(cards: Sequence[Mapping[str, object]]) -> dict[str, object]:
+def _charts(cards: Sequence[Mapping[str, object]], metrics: Sequence[str]) -> dict[str, object]:
     """Charts and sections; for each metric without a card the page adds its own."""
-    names = [SWEPT, *SECTIONS] if cards else SECTIONS
+    # A run that is no training has one kind of metrics.
+    alone = [name.partition("/")[0] for name in metrics[:1] if not name.startswith("val/")]
+    names = alone or SECTIONS
     sections = [
         {
-            "uuid": _section(name), "name": name, "display": name not in FOLDED,
+            "uuid": _section(name), "name": name, "display": bool(alone) or name not in FOLDED,
             "isReordered": True, "deleted": False, "isGenerated": False,
         }
-        for name in names
+        for name in ([SWEPT, *names] if cards else names)
     ]  # fmt: skip
     return {
         "compareRunCharts": list(cards), "compareRunSections": sections,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL, Command
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from test_mlflow_mirror import mirror_of, open_record
 from test_run import mlflow_runs
@@ -12,6 +13,7 @@ from test_sync import runs, sync
 
 from pvt_bench.tracking.addresses import default_uri
 from pvt_bench.tracking.ending import ending
+from pvt_bench.tracking.views import curves_view
 
 NOTE = "mlflow.note.content"
 COST = ("model=lenet5", "task=imagenet_classification", "mode=cost")
@@ -76,6 +78,49 @@ def test_a_stop_is_no_failure(results: Path) -> None:
     assert (run.info.status, run.data.tags["state"]) == ("KILLED", "interrupted")
     assert run.data.tags[NOTE].startswith("**Interrupted**\n")
     assert "Traceback" not in run.data.tags[NOTE]
+
+
+def test_an_experiment_is_described_once_and_keeps_its_own_words(
+    command: Command, results: Path
+) -> None:
+    client = MlflowClient(default_uri(results))
+    client.create_experiment("imagenet_classification/speed")
+    client.create_experiment("imagenet_classification/cost", tags={NOTE: "mine"})
+    for mode in ("cost", "speed"):
+        words = (*COST[:2], f"mode={mode}", "speed.repeats=1", "speed.batch_size=1")
+        done = command(*words, "trainer=cpu")
+        assert done.returncode == 0, done.stderr
+    found = {each.name: each.tags for each in client.search_experiments()}
+    assert found["imagenet_classification/cost"][NOTE] == "mine"
+    tags = found["imagenet_classification/speed"]
+    assert "`task=imagenet_classification`: latency" in tags[NOTE]
+    view = json.loads(tags["mlflow.sharedViewState.pvt-bench-curves"])
+    assert "metrics.`speed/latency_ms`" in json.loads(view["state"])["selectedColumns"]
+
+
+def test_a_sweep_has_a_view_that_begins_with_what_was_swept(
+    command: Command, tmp_path: Path
+) -> None:
+    done = command("-m", "model=lenet5,resnet18", *COST[1:])
+    assert done.returncode == 0, done.stderr
+    (parent,) = (run for run in runs(tmp_path / "results") if run.data.tags.get("kind"))
+    client = MlflowClient(default_uri(tmp_path / "results"))
+    tags = client.get_experiment(parent.info.experiment_id).tags
+    view = json.loads(tags[f"mlflow.sharedViewState.{parent.info.run_id}"])
+    assert view["name"] == parent.info.run_name
+    state = json.loads(view["state"])
+    (card,) = state["compareRunCharts"]
+    assert (card["selectedParams"], card["selectedMetrics"]) == (["model.name"], ["cost/params_m"])
+    sections = {each["name"]: each["display"] for each in state["compareRunSections"]}
+    assert sections == {"what was swept": True, "cost": True}
+
+
+def test_the_view_of_trainings_begins_with_curves_and_folds_the_costs() -> None:
+    (text,) = curves_view(["val/AP", "cost/gflops"]).values()
+    state = json.loads(json.loads(text)["state"])
+    sections = {each["name"]: each["display"] for each in state["compareRunSections"]}
+    assert [name for name, unfolded in sections.items() if unfolded][:2] == ["train", "val"]
+    assert not sections["cost"]
 
 
 def test_source_and_command_are_told_without_the_password(command: Command, tmp_path: Path) -> None:
