@@ -72,14 +72,15 @@ def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
             each.config.tracking.uri = without_password(each.config.tracking.uri)
     typed = [without_password(word) for word in typed]
     from pvt_bench import outcome
-    from pvt_bench.run import run
+    from pvt_bench.run import Placing, run
+    from pvt_bench.tracking.publishing import source_tags
 
     def line(config: Config) -> str:
         return first_lines(config, typed)
 
     alone = len(composed) == 1 and not typed_experiment(typed)
     if alone and config.launcher.name == LauncherName.in_process and config.trainer.devices == 1:
-        outcome.show(run(config, line(config)))
+        outcome.show(run(config, line(config), Placing(tags=source_tags(typed))))
         return DONE
     return sweep(composed, typed, line)
 

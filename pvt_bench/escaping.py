@@ -63,6 +63,12 @@ def markdown_code(text: str) -> str:
     return f"{fence}{space}{code}{space}{fence}"
 
 
+def markdown_block(text: str) -> str:
+    """Lines as a block of code in Markdown, whatever backticks they have."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{visible(text)}\n{fence}"
+
+
 def latex(text: str) -> str:
     """Text that LaTeX prints as it is, also as the first of a row."""
     escaped = "".join(LATEX.get(sign, sign) for sign in one_line(text))

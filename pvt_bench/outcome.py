@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pvt_bench.config.schema import Config, Mode
-from pvt_bench.escaping import markdown
+from pvt_bench.escaping import markdown, to_csv
 from pvt_bench.names import run_name
 from pvt_bench.screen import figure, say, show_row, show_rows
 
@@ -54,6 +56,12 @@ def description(outcome: Outcome, used: dict[str, Any]) -> str:
     lines = [f"- **{key}**: {markdown(value)}" for key, value in facts.items()]
     # The row comes first: the page folds the rest away.
     return "\n".join([f"| {heads} |", f"| {rule} |", f"| {values} |", "", *lines, ""])
+
+
+def costs_csv(row: dict[str, float]) -> str:
+    """The costs of the network and of its parts as a table, for MLflow's page."""
+    columns, rows = _cost_table(row)
+    return to_csv(pd.DataFrame(rows, columns=["part", *columns[1:]]), float_format="%.6g")
 
 
 def show(outcome: Outcome, as_line: bool = False) -> None:

@@ -5,7 +5,6 @@ Whatever can be found wrong with the input is found before the record is opened.
 
 import json
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,13 +33,12 @@ from pvt_bench.measure.cost import measure_cost, measure_with_fvcore
 from pvt_bench.measure.speed import describe_device, measure_speed
 from pvt_bench.outcome import Outcome
 from pvt_bench.processes import joined
-from pvt_bench.screen import log, progress_bar, say, say_once, silence, warn
-from pvt_bench.tracking.addresses import choose_uri, without_password
+from pvt_bench.screen import progress_bar, say, say_once, silence, warn
+from pvt_bench.tracking.addresses import choose_uri
+from pvt_bench.tracking.ending import ending
 from pvt_bench.tracking.environment import environment, source_version
-from pvt_bench.tracking.lease import TakenOver
 from pvt_bench.tracking.mlflow import Mirror
-from pvt_bench.tracking.publishing import DESCRIPTION, Presentation
-from pvt_bench.tracking.reading import LOG
+from pvt_bench.tracking.publishing import COSTS, DESCRIPTION, WEIGHTS, Presentation, main_metrics
 from pvt_bench.tracking.record import Follower, Record
 from pvt_bench.training.checkpoint import FOLDER, delete_checkpoints
 from pvt_bench.training.fitting import Training
@@ -134,9 +132,16 @@ def tell_finished(record: Record, mirror: Mirror) -> None:
     if made_by != here:
         say(f"its code was commit {made_by}, the code here is {here}")
     delete_checkpoints(record.directory / FOLDER)
-    if not record.status.get("mirrored"):
+    if not is_mirrored(record):
         mirror.start()
         mirror.publish()
+
+
+def is_mirrored(record: Record) -> bool:
+    """Whether MLflow has the finished run, with its weights where it is to have them."""
+    shown, status = Presentation.read(record.directory), record.status
+    wanted = shown is not None and shown.weights
+    return bool(status.get("mirrored")) and (not wanted or bool(status.get("mirrored_weights")))
 
 
 def train(work: Work) -> None:
@@ -147,7 +152,7 @@ def train(work: Work) -> None:
     torch.manual_seed(work.config.seed)
     network = build_and_report(work, work.data["train"].num_classes)
     module = training.fit(network)
-    weights = work.record.directory / "weights.safetensors"
+    weights = work.record.directory / WEIGHTS
     if processes.rank() == 0:
         work.record.check_lease()
         save_weights(module.network, weights)
@@ -248,6 +253,8 @@ def finish(work: Work, row: Row, step: int = 0) -> None:
     used = environment() | {"device": describe_device(device(work.config))}
     record.check_lease()
     (directory / "environment.json").write_text(json.dumps(used, indent=2))
+    if work.config.mode in (Mode.train, Mode.test):
+        (directory / COSTS).write_text(outcome.costs_csv(row))
     # A run that was killed right here has its row already; each step has a metric once.
     if not any(row.keys() <= point.values.keys() for point in record.metrics.tail()):
         record.log(step, row)
@@ -275,35 +282,14 @@ def open_mirror(
     }
     shown = Presentation(
         names.experiment(config),
-        placing.name or names.run_name(config),
+        placing.name or names.display_name(config),
         records.params(config),
         tags | placing.tags,
         records.datasets(config, data),
+        config.tracking.weights,
+        main_metrics(str(config.mode), list(config.task.headline)),
     )
     if processes.rank() > 0:
         return Mirror(record, None, shown)
     shown.write(record.directory)
     return Mirror(record, uri, shown)
-
-
-@contextmanager
-def ending(record: Record, mirror: Mirror) -> Iterator[None]:
-    """Begin the attempt; whatever ends it too early is told to the record and to MLflow."""
-    record.begin()
-    with log.kept_in(record.directory / LOG, without_password):
-        log.write(f"attempt {record.status['attempt']}, commit {source_version()}")
-        try:
-            mirror.start()
-            yield
-        except TakenOver:
-            raise
-        except BaseException as error:
-            # submitit leaves by SystemExit where it has to make room before the training begins.
-            stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
-            at_once = stopped and not isinstance(error, Interrupted)
-            why = "stopped at once" if at_once else str(error)
-            log.write(why if stopped else "".join(traceback.format_exception(error)))
-            state = "interrupted" if stopped else "failed"
-            record.update(state=state, error=why)
-            mirror.finish(state)
-            raise

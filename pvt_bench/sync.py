@@ -27,8 +27,9 @@ from pvt_bench.tracking.addresses import (
     reveal,
     sqlite_file,
 )
+from pvt_bench.tracking.describing import ENDED
 from pvt_bench.tracking.lease import AlreadyRunning
-from pvt_bench.tracking.mlflow import ENDED, Mirror
+from pvt_bench.tracking.mlflow import Mirror
 from pvt_bench.tracking.parent import adopt, open_parents
 from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.reading import find_records, read_status
@@ -73,9 +74,10 @@ def send_all(results_dir: Path, uri: str | None) -> int:
 def restore_parents(sweep: Sweep, uri: str | None) -> None:
     """Make the runs that hold a sweep's cells in MLflow anew, where the store has lost them."""
     address = keep(uri or _here(sweep.uri, sweep.results_dir))
-    experiments = [cell.experiment for cell in sweep.cells]
-    command = " ".join(sweep.typed)
-    parents = open_parents(address, sweep.results_dir, sweep.name, experiments, command)
+    experiments = {cell.experiment: cell.metrics for cell in sweep.cells}
+    parents = open_parents(
+        address, sweep.results_dir, sweep.name, experiments, sweep.typed, sweep.swept
+    )
     anew = parents != sweep.parents
     if anew:
         sweep = replace(sweep, parents=parents, uri=address)

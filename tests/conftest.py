@@ -108,7 +108,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pvt_bench.tracking.parent import open_parents
 
     def make(at: Path) -> None:
-        open_parents(f"sqlite:///{at}/mlflow.db", at, "", [], "")
+        open_parents(f"sqlite:///{at}/mlflow.db", at, "", {}, [])
 
     return made_once(tmp_path_factory, "store", make) / "mlflow.db"
 

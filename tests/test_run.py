@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 import pytest
 import torch
 from coco_tree import write_coco_tree
@@ -77,6 +78,7 @@ def test_one_run_from_the_command_to_the_row(
     assert status(record)["state"] == "finished"
     assert {path.name for path in record.iterdir()} == {
         "config.yaml",
+        "costs.csv",
         "description.md",
         "environment.json",
         "log.txt",
@@ -110,9 +112,18 @@ def test_one_run_from_the_command_to_the_row(
     assert run.data.metrics["train/images_seen"] == 6 * int(run.data.params["schedule.batch_size"])
     assert 0 <= run.data.metrics["system/cpu_utilization_percentage"] <= 100
     assert mlflow_steps(tmp_path / "results", run.info.run_id, "train/loss") == [2, 4, 6]
+    # One table instead of a chart of each part; the main ones at step 0, where MLflow draws bars.
+    assert mlflow_steps(tmp_path / "results", run.info.run_id, "cost/gflops") == [0]
+    costs = {name for name in run.data.metrics if name.startswith("cost/")}
+    assert costs == {"cost/params_m", "cost/gflops", "cost/own_params_m", "cost/own_gflops"}
+    table = pd.read_csv(record / "costs.csv", index_col="part")
+    result = status(record)["result"]
+    assert list(table.index) == ["backbone", "neck", "head", "total"]
+    assert table.at["neck", "GFLOPs"] == pytest.approx(result["cost/neck_gflops"], rel=1e-5)
+    assert table.at["total", "params"] == pytest.approx(result["cost/params_m"], rel=1e-5)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'results' / 'mlflow.db'}")
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
-    files = {"per_class.csv", "precision_recall.csv", "predictions.json", "pictures"}
+    files = {"costs.csv", "per_class.csv", "precision_recall.csv", "predictions.json", "pictures"}
     assert artifacts == files | {"config.yaml", "environment.json"}
 
     again = command(*words)

@@ -115,9 +115,11 @@ class Tracking:
 
     uri: address of the MLflow store, such as http://host:5000; null is $MLFLOW_TRACKING_URI, else
         a sqlite file in `results_dir`.
+    weights: also send the weights of a finished training to MLflow, as an artifact.
     """
 
     uri: str | None = None
+    weights: bool = False
 
 
 @dataclass

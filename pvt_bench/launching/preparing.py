@@ -20,18 +20,17 @@ from pvt_bench.launching.jobs import Job, Launch, ask, job_key
 from pvt_bench.launching.resources import count_gpus, visible_gpus
 from pvt_bench.launching.submitting import check_slurm
 from pvt_bench.launching.sweep import Cell, Sweep
-from pvt_bench.names import experiment, run_name
+from pvt_bench.names import display_name, experiment, swept_words
 from pvt_bench.records import find_record, open_record
 from pvt_bench.screen import progress_bar
 from pvt_bench.tracking.lease import AlreadyRunning
 from pvt_bench.tracking.parent import PARENT_TAG
+from pvt_bench.tracking.publishing import source_tags
 from pvt_bench.tracking.record import Record
 from pvt_bench.training.optim import count_steps
 
 # Paths that a cell reads on another machine, perhaps in another working directory.
 PATHS = ("results_dir", "dataset.root", "weights", "model.weights")
-# Swept keys that have words of their own in a cell's name.
-NAMED = ("task", "model", "seed")
 
 Answer = TypeVar("Answer")
 Views = dict[str, Any]
@@ -74,7 +73,7 @@ def plan(configs: Sequence[Config], swept: Sequence[str]) -> list[Planned]:
             try:
                 data = check_cell(config)
                 record = find_record(config, data)
-                planned.append(Planned(config, data, name, mlflow_name(config, swept), record))
+                planned.append(Planned(config, data, name, display_name(config, swept), record))
             except InputError as error:
                 refused.setdefault(str(error), []).append(name)
             bar.advance()
@@ -90,24 +89,10 @@ def plan(configs: Sequence[Config], swept: Sequence[str]) -> list[Planned]:
 def cell_name(config: Config, swept: Sequence[str]) -> str:
     """What tells the cell from the others of its sweep: `pvt_small sr_ratios=[4,2,1,1] seed0`."""
     words = [config.task.name] if "task" in swept else []
-    words += [config.model.name, *_settings(config, swept)]
+    words += [config.model.name, *swept_words(config, swept)]
     if config.mode == Mode.train:
         words.append(f"seed{config.seed}")
     return " ".join(words)
-
-
-def mlflow_name(config: Config, swept: Sequence[str]) -> str:
-    """What the run is by itself, with what was swept beside the model."""
-    beside = [key for key in swept if not key.startswith("model.")]
-    return " ".join([run_name(config), *_settings(config, beside)])
-
-
-def _settings(config: Config, keys: Iterable[str]) -> list[str]:
-    return [
-        f"{key.rpartition('.')[2]}={select(config, key)}".replace(" ", "")
-        for key in keys
-        if key not in NAMED
-    ]
 
 
 def claim(planned: Planned, sweep: Sweep, launch: Launch, line: str) -> bool:
@@ -118,7 +103,8 @@ def claim(planned: Planned, sweep: Sweep, launch: Launch, line: str) -> bool:
     """
     config = planned.config
     parent = sweep.parents.get(experiment(config))
-    tags = {"sweep": sweep.name} | ({PARENT_TAG: parent} if parent else {})
+    tags = source_tags(sweep.typed) | {"sweep": sweep.name}
+    tags |= {PARENT_TAG: parent} if parent else {}
     try:
         with open_record(config, planned.data) as record:
             if record.status["state"] == "finished" or _waits(record.status):

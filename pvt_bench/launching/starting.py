@@ -57,9 +57,9 @@ def launch(
     (results_dir / "sweeps").mkdir(parents=True, exist_ok=True)
     # Two launches of the same sweep: the second one finds each cell claimed.
     with FileLock(results_dir / "sweeps" / f".{name}.lock"):
-        experiments = [each.cell.experiment for each in planned]
-        parents = open_parents(uri, results_dir, name, experiments, " ".join(typed))
-        sweep = Sweep(name, results_dir, typed, [], parents, uri)
+        experiments = {each.cell.experiment: each.cell.metrics for each in planned}
+        parents = open_parents(uri, results_dir, name, experiments, typed, swept)
+        sweep = Sweep(name, results_dir, typed, [], parents, uri, list(swept))
         sweep, to_do = _claim_all(sweep, planned, first_lines)
         try:
             work = begin(config.launcher.name, sweep, to_do, run_here)

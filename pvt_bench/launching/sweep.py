@@ -14,6 +14,7 @@ from pvt_bench.launching.jobs import GONE, Job, ask, job_key
 from pvt_bench.launching.jobs import UNKNOWN as NO_ANSWER
 from pvt_bench.screen import warn
 from pvt_bench.tracking.heartbeat import HEARTBEAT, is_fresh
+from pvt_bench.tracking.publishing import main_metrics
 from pvt_bench.tracking.reading import DAMAGED, LOG, find_records, read_config, read_status
 
 FILE = "sweep.json"
@@ -39,12 +40,18 @@ class Cell:
     mode: str
     headline: list[str]
 
+    @property
+    def metrics(self) -> list[str]:
+        """The main metrics of the cell's run."""
+        return main_metrics(self.mode, self.headline)
+
 
 @dataclass(frozen=True)
 class Sweep:
     """Cells that were started by one command.
 
-    typed: the command's words; parents: the runs that hold the cells in MLflow, by experiment.
+    typed: the command's words; parents: the runs that hold the cells in MLflow, by experiment;
+    swept: the dotted keys that differ between the cells.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Sweep:
     cells: list[Cell]
     parents: dict[str, str] = field(default_factory=dict)
     uri: str = ""
+    swept: list[str] = field(default_factory=list)
 
     @property
     def directory(self) -> Path:
@@ -98,7 +106,14 @@ class Sweep:
             ) from error
 
     def _texts(self) -> list[str]:
-        texts = [self.name, self.uri, *self.typed, *self.parents.keys(), *self.parents.values()]
+        texts = [
+            self.name,
+            self.uri,
+            *self.typed,
+            *self.swept,
+            *self.parents.keys(),
+            *self.parents.values(),
+        ]
         for cell in self.cells:
             texts += [cell.name, cell.place, cell.experiment, cell.mode, *cell.headline]
         return texts

@@ -63,7 +63,7 @@ def conclude(sweep: Sweep, states: Sequence[State]) -> list[State]:
 
 def settle(sweep: Sweep, states: Sequence[State]) -> list[State]:
     """Note in records and in MLflow how those cells ended that could not say so themselves."""
-    ends = {}
+    ended = {}
     for state in states:
         if state.word != LOST or state.status["state"] not in ("running", "queued"):
             continue
@@ -71,10 +71,10 @@ def settle(sweep: Sweep, states: Sequence[State]) -> list[State]:
         with suppress(AlreadyRunning), Record.reopen(sweep.record(state.cell)) as record:
             record.update(state="interrupted" if cancelled else "failed", error=state.why)
             if run_id := mlflow_run(state.status):
-                ends[run_id] = "KILLED" if cancelled else "FAILED"
-    if ends:
-        end_runs(sweep.uri, sweep.results_dir, ends)
-    return look(sweep) if ends or any(state.word == LOST for state in states) else list(states)
+                ended[run_id] = record.directory
+    if ended:
+        end_runs(sweep.uri, sweep.results_dir, ended)
+    return look(sweep) if ended or any(state.word == LOST for state in states) else list(states)
 
 
 def close(sweep: Sweep, states: Sequence[State]) -> None:

@@ -2,34 +2,40 @@
 
 import logging
 import math
-import re
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pvt_bench.escaping import one_line
 from pvt_bench.tracking.addresses import check_uri, without_password
-from pvt_bench.tracking.metrics import Point
+from pvt_bench.tracking.describing import (
+    ENDED,
+    describe_finished,
+    describe_unfinished,
+    experiment_tags,
+    tags_at_end,
+)
 from pvt_bench.tracking.publishing import (
     ARTIFACTS,
+    COMMIT_TAG,
+    COSTS,
+    ERROR_TAG,
     FOLDERS,
+    STATE_TAG,
     SUPERSEDED_TAG,
+    WEIGHTS,
     Presentation,
-    description,
 )
 from pvt_bench.tracking.reaching import exclusive, open_store, reason
 from pvt_bench.tracking.reading import mlflow_run
 from pvt_bench.tracking.record import Record
+from pvt_bench.tracking.values import Value, values_of
 
 if TYPE_CHECKING:
-    from pvt_bench.tracking.store import Store, Value
+    from pvt_bench.tracking.store import Store
 
 RETRY_AFTER_S = 180.0
-ENDED = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-METRIC_NAME = re.compile(r"[\w.\- :/]{1,250}")
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +89,7 @@ class Mirror:
     def start(self) -> None:
         """Find or create the run, set it to RUNNING, and send what an earlier process could not."""
         self.settle()
+        self._describe_unfinished("running")
         self._send(now=True)
 
     def push(self, up_to_step: int) -> None:
@@ -129,9 +136,13 @@ class Mirror:
         for folder in FOLDERS:
             if (directory / folder).exists():
                 self.log_artifacts(directory / folder, folder=folder)
-        self.describe(description(directory))
+        self.describe(describe_finished(directory, self._shown))
         self.finish("finished")
-        self._record.update(mirrored=not self.behind)
+        # Last of all: the run is FINISHED even where the store takes no file of that size.
+        if self._shown.weights and (directory / WEIGHTS).exists():
+            self.log_artifacts(directory / WEIGHTS)
+        sent = not self.behind
+        self._record.update(mirrored=sent, mirrored_weights=sent and self._shown.weights)
 
     def finish(self, state: str) -> None:
         """End the run in the record's `state`: finished (all points are sent), failed, interrupted.
@@ -139,10 +150,16 @@ class Mirror:
         A later `start` opens it again.
         """
         self.settle()
-        self._end = ENDED[state]
+        self._end = state
         if state == "finished":
             self._due = math.inf
+        else:
+            self._describe_unfinished(state)
         self._send(now=True)
+
+    def _describe_unfinished(self, state: str) -> None:
+        record = self._record
+        self._description = describe_unfinished(record.directory, self._shown, state, record.status)
 
     def _send(self, now: bool = False) -> None:
         if not self._uri:
@@ -175,7 +192,8 @@ class Mirror:
         if self._end is not None:
             # What is sent long afterwards shall not seem to have run until now.
             ended = max((point.time for point in self._record.metrics.tail()), default=None)
-            store.terminate(run_id, self._end, ended)
+            store.set_tags(run_id, tags_at_end(self._end, self._record.status))
+            store.terminate(run_id, ENDED[self._end], ended)
             self._end = None
 
     def _opened(self) -> "tuple[Store, str]":
@@ -184,21 +202,28 @@ class Mirror:
         status, shown, identity = self._record.status, self._shown, self._record.identity
         store = open_store(self._uri, self._record.results_dir)
         run = store.open_run(
-            store.experiment(shown.experiment),
+            store.experiment(shown.experiment, experiment_tags(shown)),
             shown.name,
             mlflow_run(status),
             f"{identity} {status['created']}",
             datetime.fromisoformat(status.get("started") or status["created"]).timestamp(),
+            identity,
         )
         self._store, self._run_id = store, run.info.run_id
         self._note(behind=True)
         store.log_params(run, shown.params)
         store.log_datasets(run, shown.datasets)
-        noted = {name: status.get(name) for name in ("commit", "host", "attempt")}
-        store.set_tags(self._run_id, {**noted, "identity": identity, **shown.tags})
+        store.set_tags(self._run_id, {**self._first_tags(), **shown.tags})
+        store.drop_tag(run, ERROR_TAG)
         for old in status.get("superseded", []):
             store.tag_if_there(old, SUPERSEDED_TAG, self._run_id, over=True)
         return store, self._run_id
+
+    def _first_tags(self) -> dict[str, object]:
+        status = self._record.status
+        noted = {name: status.get(name) for name in ("commit", "host", "attempt")}
+        version = {COMMIT_TAG: status["commit"]} if status.get("commit") else {}
+        return {**noted, **version, "identity": self._record.identity, STATE_TAG: "running"}
 
     def _send_points(self, store: "Store", run_id: str) -> None:
         unsent = []
@@ -206,36 +231,28 @@ class Mirror:
         for value in values:
             if value.name not in self._sent:
                 self._sent[value.name] = store.steps(run_id, value.name)
-            if value.step not in self._sent[value.name]:
-                self._sent[value.name].add(value.step)
+            sent = self._sent[value.name]
+            # Of a figure at step 0 a store may have the value at another step, of code of before.
+            if value.step not in sent and not (value.step == 0 and sent):
+                sent.add(value.step)
                 unsent.append(value)
         store.log_values(run_id, unsent)
         self._read_to = read_to
 
-    def _due_values(self) -> "tuple[list[Value], int]":
+    def _due_values(self) -> tuple[list[Value], int]:
         """The values that are due, and the byte up to where none is left to be sent later."""
         metrics, held = self._record.metrics, False
         values: list[Value] = []
         if metrics.rewrites != self._rewrites:
             self._read_to, self._rewrites = 0, metrics.rewrites
         read_to = self._read_to
+        in_table = (self._record.directory / COSTS).exists()
         for point, end in metrics.read_from(read_to):
             held = held or point.step > self._due
             read_to = read_to if held else end
             if point.step <= self._due:
-                values += self._values_of(point)
+                values += values_of(point, in_table, self._leave_out)
         return values, read_to
-
-    def _values_of(self, point: Point) -> "Iterator[Value]":
-        from pvt_bench.tracking.store import Value
-
-        for name, value in point.values.items():
-            if not METRIC_NAME.fullmatch(name):
-                self._leave_out(one_line(name), "MLflow does not take this name")
-            elif math.isinf(value):
-                self._leave_out(one_line(name), "MLflow cannot hold an infinite value")
-            else:
-                yield Value(name, point.step, point.time, value)
 
     def _fall_behind(self, error: Exception) -> None:
         # A request may have arrived though its answer did not: next time the store is asked.

@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pvt_bench.tracking.describing import ENDED, describe_unfinished, tags_at_end
+from pvt_bench.tracking.publishing import Presentation, source_tags
 from pvt_bench.tracking.reaching import exclusive, open_store, reason
+from pvt_bench.tracking.reading import read_status
+from pvt_bench.tracking.views import sweep_view
 
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -16,19 +20,30 @@ logger = logging.getLogger(__name__)
 
 
 def open_parents(
-    uri: str, results_dir: Path, sweep: str, experiments: Sequence[str], command: str
+    uri: str,
+    results_dir: Path,
+    sweep: str,
+    experiments: Mapping[str, Sequence[str]],
+    typed: Sequence[str],
+    swept: Sequence[str] = (),
 ) -> dict[str, str]:
     """Create the store, the experiments and the parents, before any cell starts.
+
+    experiments: main metrics of each; typed: the words of the sweep's command; swept: the dotted
+    keys that differ between the cells.
 
     The ids of the parents by experiment; none where the store does not answer.
     """
     parents: dict[str, str] = {}
     with _failure_told(), exclusive(uri):
         store = open_store(uri, results_dir)
-        for experiment in dict.fromkeys(experiments):
-            run = store.open_run(store.experiment(experiment), sweep, None, f"sweep {sweep}")
-            store.set_tags(run.info.run_id, {"sweep": sweep, "command": command, "kind": "sweep"})
+        for experiment, metrics in experiments.items():
+            place = store.experiment(experiment)
+            run = store.open_run(place, sweep, None, f"sweep {sweep}")
+            tags = source_tags(typed) | {"sweep": sweep, "kind": "sweep"}
+            store.set_tags(run.info.run_id, tags)
             parents[experiment] = run.info.run_id
+            store.add_view(place, sweep_view(sweep, run.info.run_id, swept, metrics))
     return parents
 
 
@@ -66,12 +81,19 @@ def close_parents(
             store.terminate(parent, state)
 
 
-def end_runs(uri: str, results_dir: Path, states: Mapping[str, str]) -> None:
-    """End the runs of cells whose processes could not; states by the id of the run."""
+def end_runs(uri: str, results_dir: Path, records: Mapping[str, Path]) -> None:
+    """End the runs of cells whose processes could not; records by the id of the run."""
     with _failure_told(), exclusive(uri):
         store = open_store(uri, results_dir)
-        for run_id, state in states.items():
-            store.terminate(run_id, state)
+        for run_id, directory in records.items():
+            status, shown = read_status(directory), Presentation.read(directory)
+            state = status["state"]
+            if state not in ENDED:
+                continue  # Another process has begun it anew.
+            if shown is not None:
+                store.describe(run_id, describe_unfinished(directory, shown, state, status))
+            store.set_tags(run_id, tags_at_end(state, status))
+            store.terminate(run_id, ENDED[state])
 
 
 @contextmanager

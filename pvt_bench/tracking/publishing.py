@@ -1,24 +1,36 @@
 """What MLflow is told of a run beside its points, kept in the record to be told again."""
 
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 from pvt_bench.errors import InputError
-from pvt_bench.escaping import markdown
 from pvt_bench.files import replace
+from pvt_bench.tracking.addresses import without_password
 
 FILE = "mlflow.json"
 DESCRIPTION = "description.md"
-# Tags of runs: the record that one mirrors, the run that took its place, and of an input its split.
+# Tags of runs: the record that one mirrors, what the run is, the run that took its place, and of an
+# input its split.
 RECORD_TAG = "pvt_bench.record"
+IDENTITY_TAG = "identity"
 SUPERSEDED_TAG = "superseded_by"
 CONTEXT_TAG = "mlflow.data.context"
+# What MLflow's page shows as the description of a run or an experiment, and as a run's source.
+NOTE_TAG = "mlflow.note.content"
+SOURCE_TAG, SOURCE_TYPE_TAG = "mlflow.source.name", "mlflow.source.type"
+COMMIT_TAG, USER_TAG = "mlflow.source.git.commit", "mlflow.user"
+# How a run stands and why it failed, and the command that it was started by.
+STATE_TAG, ERROR_TAG, COMMAND_TAG = "state", "error", "command"
+# Costs of a scored network by part. With it, only the main ones are metrics in MLflow.
+COSTS = "costs.csv"
 # What MLflow gets of a record, where it is there.
 ARTIFACTS = (
+    COSTS,
     "config.yaml",
     "environment.json",
     "predictions.json",
@@ -28,6 +40,7 @@ ARTIFACTS = (
     "precision_recall.csv",
 )
 FOLDERS = ("pictures", "predictions")
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class Presentation:
     """How a run is shown in MLflow.
 
     datasets: of what was read, each with `name`, `digest`, `source` and `context`, its split.
+    weights: whether MLflow gets the weights too; headline: the run's main metrics.
     """
 
     experiment: str
@@ -42,6 +56,8 @@ class Presentation:
     params: dict[str, Any]
     tags: dict[str, Any]
     datasets: list[dict[str, str]] = field(default_factory=list)
+    weights: bool = False
+    headline: list[str] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
         """Keep it in a record."""
@@ -76,12 +92,15 @@ class Presentation:
             replace_fields(shown, datasets=datasets).write(directory)
 
 
-def description(directory: Path) -> str:
-    """The run's description in Markdown, with its pictures; `{run_id}` stands for the run's id."""
-    path = directory / DESCRIPTION
-    text = path.read_text() if path.exists() else ""
-    for picture in sorted((directory / "pictures").glob("*.png")):
-        address = f"get-artifact?path=pictures/{quote(picture.name)}&run_uuid={{run_id}}"
-        title = markdown(picture.stem.replace("_", " "))
-        text += f"\n**{title}**\n\n![{markdown(picture.stem)}]({address})\n"
-    return text
+def source_tags(typed: Sequence[str]) -> dict[str, str]:
+    """Tags that say what started a run: the command as it was typed, its passwords hidden."""
+    command = without_password(shlex.join(["python", "-m", "pvt_bench", *typed]))
+    return {COMMAND_TAG: command, SOURCE_TAG: "python -m pvt_bench", SOURCE_TYPE_TAG: "LOCAL"}
+
+
+def main_metrics(mode: str, headline: Sequence[str]) -> list[str]:
+    """The metrics of a run that are looked at first; headline: the task's scores."""
+    if mode == "speed":
+        return ["speed/latency_ms", "speed/images_per_s"]
+    scores = [] if mode == "cost" else [f"val/{name}" for name in headline]
+    return [*scores, "cost/params_m", "cost/gflops"]

@@ -11,6 +11,7 @@ from pvt_bench.config.command_line import (
     add_dataset,
     compose_cells,
     compose_data,
+    swept_keys,
     why_dataset,
 )
 from pvt_bench.config.folders import config_dir
@@ -196,6 +197,51 @@ def test_a_run_is_named_by_what_it_is(words: list[str], name: str, label: str) -
     config = composed("model=pvt_small", *words)
     assert names.run_name(config) == name
     assert names.label(config) == label
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("", "pvt_small seed0"),
+        ("schedule.steps=20", "pvt_small seed0 steps=20"),
+        ("schedule.steps=30 seed=2", "pvt_small seed2 steps=30"),
+        ("schedule.steps=560 trainer.workers=3", "pvt_small seed0"),
+        ("mode=cost schedule.steps=20", "pvt_small"),
+        ("mode=test weights=/a/best.safetensors", "pvt_small test weights=best"),
+        ("dataset=coco", "pvt_small coco seed0"),
+        (
+            "dataset=coco schedule=coco_retinanet_640 dataset.flip=0.1",
+            "pvt_small coco 640 seed0 flip=0.1",
+        ),
+        ("trainer.precision=bf16-mixed", "pvt_small seed0 precision=bf16-mixed"),
+        (
+            "model.depths=[1,1,1,1] model.channels=[16,32,40,64] model.heads=[1,2,5,8] "
+            "model.mlp_ratios=[2,2,2,2] model.drop_path=0.2 schedule.steps=20 schedule.lr=1e-4",
+            "pvt_small seed0 depths=[1,1,1,1] channels=[16,32,40,64] mlp_ratios=[2,2,2,2] "
+            "drop_path=0.2 +2",
+        ),
+    ],
+)
+def test_a_name_in_mlflow_tells_what_differs_from_the_files(words: str, name: str) -> None:
+    assert names.display_name(composed("model=pvt_small", *words.split())) == name
+
+
+def test_a_recipe_is_no_difference_but_its_absence_is() -> None:
+    with_it, without = (composed("model=resnet50", *words) for words in ([], ["recipe=null"]))
+    assert names.display_name(with_it) == "resnet50 seed0"
+    assert names.display_name(without) == "resnet50 seed0 stages=0 batch_norm=False"
+
+
+def test_a_cell_names_what_was_swept_where_it_is_the_default() -> None:
+    words = ("model=pvt_small", "task=coco_retinanet", "schedule.steps=560,20", "seed=0,1")
+    cells = compose_cells(["-m", *words])
+    swept = swept_keys([cell.overrides for cell in cells])
+    assert [names.display_name(cell.config, swept) for cell in cells] == [
+        "pvt_small steps=560 seed0",
+        "pvt_small steps=560 seed1",
+        "pvt_small steps=20 seed0",
+        "pvt_small steps=20 seed1",
+    ]
 
 
 def test_what_a_mode_does_not_read_does_not_make_another_run() -> None:

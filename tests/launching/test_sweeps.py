@@ -81,7 +81,10 @@ def test_parent_and_children_in_mlflow(results: Path) -> None:
     assert parent.info.run_name == read_sweep(results, "sr_ratios").name
     assert parent.info.status == "FINISHED"
     assert "model.sr_ratios=[8,4,2,1],[1,1,1,1]" in parent.data.tags["command"]
-    assert {run.info.run_name for run in children} == {"pvt_tiny", "pvt_tiny sr_ratios=[1,1,1,1]"}
+    assert {run.info.run_name for run in children} == {
+        "pvt_tiny sr_ratios=[8,4,2,1]",
+        "pvt_tiny sr_ratios=[1,1,1,1]",
+    }
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     for state in states:
         name = state.cell.name.replace("[", r"\[").replace("]", r"\]")

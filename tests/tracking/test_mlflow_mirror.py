@@ -288,6 +288,22 @@ def test_a_rerun_is_a_new_run_and_marks_the_old_one(tmp_path):
     assert tags[new] is None
 
 
+def test_runs_that_differ_have_different_names_and_a_rerun_keeps_its_own(tmp_path):
+    uri = default_uri(tmp_path)
+    for seed, rerun in ((0, False), (1, False), (0, True), (1, True)):
+        with open_record(tmp_path, seed, rerun=rerun) as record:
+            mirror = mirror_of(record, uri)
+            mirror.start()
+            mirror.finish("finished")
+            assert not mirror.behind
+    names = Counter((run.data.tags["identity"], run.info.run_name) for run in runs_in(uri))
+    first, second = f"{0:010}", f"{1:010}"
+    assert names == {
+        (first, "pvt_small seed0"): 2,
+        (second, f"pvt_small seed0 {second[:6]}"): 2,
+    }
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -17,6 +17,8 @@ from conftest import SMALL, environment, needs
 from forking import run_forked
 from test_run import mlflow_runs
 
+from pvt_bench.tracking.views import FIRST_VIEW
+
 if TYPE_CHECKING:
     from selenium import webdriver
 
@@ -149,8 +151,12 @@ def test_a_run_shows_its_description_metrics_and_pictures(
     )
     wait_for_picture(browser, 500)
     browser.save_screenshot(str(tmp_path / "overview.png"))
-    show(browser, f"{place}/model-metrics", "train", "val", "gflops")
+    show(browser, f"{place}/model-metrics", "train", "val", "gflops", "cost\n(4)")
     browser.save_screenshot(str(tmp_path / "metrics.png"))
+    runs = f"{address}/#/experiments/{run.info.experiment_id}/runs"
+    curves = f"{runs}?viewStateShareKey={FIRST_VIEW}&compareRunsMode=CHART"
+    show(browser, curves, "curves and scores", "train\n(5)", "1 matching run")
+    browser.save_screenshot(str(tmp_path / "curves.png"))
     show(browser, f"{place}/system-metrics", "cpu_utilization_percentage")
     show(browser, f"{place}/artifacts/pictures/predictions.png", "predictions.png")
     wait_for_picture(browser, 500)
@@ -173,6 +179,13 @@ def test_a_sweep_holds_its_cells_and_they_can_be_compared(
     show(browser, place, "Parallel Coordinates Plot", "cost/gflops", "model.sr_ratios")
     wait_for(browser, ".js-plotly-plot")
     browser.save_screenshot(str(tmp_path / "compare.png"))
+    view = f"{address}/#/experiments/{experiment}/runs?viewStateShareKey={parent.info.run_id}"
+    # Cells without their parent, the swept key first: sections of the page by itself have no such.
+    shown = ("what was swept\n(1)", "4 matching runs", "coco_retinanet: parameters and GFLOPs")
+    show(browser, f"{view}&compareRunsMode=CHART", *shown)
+    wait_for(browser, ".js-plotly-plot")
+    browser.save_screenshot(str(tmp_path / "view.png"))
+    show(browser, view, *(f"sr_ratios={ratios}"[:14] for ratios in RATIOS))
     place = f"{address}/#/experiments/{experiment}/runs/{parent.info.run_id}"
     show(browser, place, parent.info.run_name, "4 done", "Finished")
     browser.save_screenshot(str(tmp_path / "parent.png"))

@@ -121,7 +121,11 @@ def test_any_place_and_the_store_of_the_environment(command: Command, tmp_path: 
     # MLflow makes a folder with the escapes of the address, which does not stay.
     assert {path.name for path in tmp_path.iterdir()} == {place.name}
     runs_there = runs(place)
-    assert {run.info.run_name for run in runs_there} >= {"lenet5 seed0", "lenet5 seed1"}
+    changed = "steps=1 batch_size=2"
+    assert {run.info.run_name for run in runs_there} >= {
+        f"lenet5 seed0 {changed}",
+        f"lenet5 seed1 {changed}",
+    }
     artifacts = place / "mlflow-artifacts" / "imagenet_classification"
     for run in runs_there:
         assert run.info.status == "FINISHED"
