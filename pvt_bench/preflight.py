@@ -1,12 +1,15 @@
-"""Whether a dataset is whole, before anything is queued.
+"""Checks a dataset as a whole before a run or a sweep uses it.
 
-`python -m pvt_bench.preflight task=coco_retinanet dataset=coco dataset.root=PATH`
+    python -m pvt_bench.preflight task=coco_retinanet dataset=coco dataset.root=PATH
 
-Reads every image that the task would read, with all cores, and lists what is wrong by kind; all of
-it goes into `preflight.json` under results_dir, with a digest of every byte that was read. A model
-is not needed, other words are those of a run. Exit code 0: no errors, though there may be notes on
-what the readers handle; 1: errors, with which training or its score would stop or be wrong; 2: the
-command cannot be used; 130: interrupted.
+Reads every image that the task would read, with all cores, and lists what is
+wrong by kind. The full list goes into `preflight.json` under results_dir, with a
+digest of every byte that was read. No model is needed; the other words are those
+of a run.
+
+Exit codes: 0 no errors, though there may be notes on what the readers handle;
+1 errors that would stop a training or make its score wrong; 2 the command cannot
+be used; 130 interrupted.
 """
 
 import hashlib
@@ -52,8 +55,8 @@ def compose_words(words: Sequence[str]) -> Config:
     options = [word for word in words if word.startswith("-")]
     if options:
         raise InputError(
-            f"There is no option {options[0]}. Type for example task=coco_retinanet dataset=coco "
-            "dataset.root=PATH."
+            f"Unknown option {options[0]}. Use for example task=coco_retinanet dataset=coco "
+            "dataset.root=PATH; --help explains the command."
         )
     check_named(words, ["task"])
     return compose_data(words)
@@ -180,7 +183,7 @@ def _prepare(report_file: Path) -> None:
         report_file.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"{report_file} cannot be written ({error.strerror}). Type results_dir=PATH for a "
+            f"{report_file} cannot be written ({error.strerror}). Use results_dir=PATH for a "
             "place that can be written."
         ) from error
 
