@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from pvt_bench import __version__
 from pvt_bench.config.keys import no_key
 from pvt_bench.config.messages import explain
 from pvt_bench.errors import Failed, InputError, Interrupted, nearest
@@ -34,7 +33,7 @@ def run_command(
             others = [word for word in words if word not in HELP]
             return print_text(help_text if isinstance(help_text, str) else help_text(others))
         if "--version" in words:
-            return print_text(f"pvt-bench {__version__}")
+            return print_text(name_version())
         return work(words)
     except KeyboardInterrupt:
         if interrupted:
@@ -47,6 +46,16 @@ def run_command(
 def asks_help(words: Sequence[str]) -> bool:
     """Whether the words ask for help: -h, --help, or `help` in the first place."""
     return words[:1] == ["help"] or bool({"-h", "--help"} & {*words})
+
+
+def name_version() -> str:
+    """The name of the project with the version that is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"pvt-bench {version('pvt-bench')}"
+    except PackageNotFoundError:
+        return "pvt-bench, a checkout that is not installed"
 
 
 def print_text(text: str) -> int:
@@ -90,7 +99,8 @@ def read_words(words: Sequence[str], keys: Collection[str]) -> list[tuple[str, s
         key, equals, value = word.partition("=")
         if not equals or key.startswith("-"):
             raise InputError(
-                f"{word} means nothing here. Words are key=value; {nearest(key.strip('-'), keys)}"
+                f"Unknown {'option' if word.startswith('-') else 'word'} {word}. Settings are "
+                f"KEY=VALUE. {nearest(key.strip('-'), keys)} --help explains the command."
             )
         if key not in keys:
             raise InputError(no_key(key, keys))

@@ -18,7 +18,7 @@ from pvt_bench.errors import InputError
 from pvt_bench.screen import say
 
 KEYS = ("weights", "to")
-USAGE = "Type weights=RUN/weights.safetensors to=backbone.safetensors."
+USAGE = "Use weights=RUN/weights.safetensors to=backbone.safetensors."
 
 
 def main(words: Sequence[str]) -> int:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pvt_bench.datasets.faults.files import Survey
     from pvt_bench.datasets.faults.kinds import Fault, Kind
 
+EXAMPLE = "task=coco_retinanet dataset=coco dataset.root=PATH"
 SHOWN = 10  # faults of a kind in the terminal
 CHUNK = 16  # images that a process takes at a time
 
@@ -55,10 +56,9 @@ def compose_words(words: Sequence[str]) -> Config:
     options = [word for word in words if word.startswith("-")]
     if options:
         raise InputError(
-            f"Unknown option {options[0]}. Use for example task=coco_retinanet dataset=coco "
-            "dataset.root=PATH; --help explains the command."
+            f"Unknown option {options[0]}. Use for example {EXAMPLE}; --help explains the command."
         )
-    check_named(words, ["task"])
+    check_named(words, ["task"], "pvt_bench.preflight", EXAMPLE)
     return compose_data(words)
 
 

@@ -32,7 +32,7 @@ def check(config: Config) -> None:
     size = config.speed.size
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise InputError(
-            f"speed.size={list(size)} must be a height and a width in pixels. Type for example "
+            f"speed.size={list(size)} must be a height and a width in pixels. Use for example "
             "speed.size=[800,1280]."
         )
     if config.mode == Mode.test and config.weights is None:
@@ -50,17 +50,17 @@ def _check_processes(config: Config) -> None:
     if config.mode in (Mode.cost, Mode.speed):
         raise InputError(
             f"mode={config.mode} measures one device, and trainer.devices={trainer.devices} asks "
-            "for more. Type trainer.devices=1."
+            "for more. Use trainer.devices=1."
         )
     if config.mode == Mode.train and batch % processes:
         raise InputError(
             f"schedule.batch_size={batch} counts the images of all {processes} processes "
-            "(trainer.devices x trainer.num_nodes), and cannot be shared among them equally. Type "
+            "(trainer.devices x trainer.num_nodes), and cannot be shared among them equally. Use "
             f"schedule.batch_size={max(1, batch // processes) * processes}."
         )
     if trainer.num_nodes > 1 and config.launcher.name != LauncherName.slurm:
         raise InputError(
-            f"trainer.num_nodes={trainer.num_nodes}: only SLURM gives several nodes. Type "
+            f"trainer.num_nodes={trainer.num_nodes}: only SLURM gives several nodes. Use "
             "launcher=slurm, or trainer.num_nodes=1."
         )
 
@@ -69,6 +69,6 @@ def _check_gpus(launcher: Launcher) -> None:
     gpus = read_gpus(launcher.gpus)
     if gpus and gpus.kind and launcher.name != LauncherName.slurm:
         raise InputError(
-            f"launcher.gpus={gpus}: only SLURM knows types of GPUs. Type "
+            f"launcher.gpus={gpus}: only SLURM knows types of GPUs. Use "
             f"launcher.gpus={gpus.number}, or launcher=slurm."
         )

@@ -14,7 +14,6 @@ from hydra.errors import OverrideParseException
 from pvt_bench.config.choices import (
     chosen,
     experiment,
-    names_of,
     own_dataset,
     read_choice,
     typed_experiment,
@@ -31,12 +30,14 @@ from pvt_bench.screen import progress_bar
 
 # From so many cells on, processes that compose are worth their start; each takes some at a time.
 MANY, CHUNK = 24, 8
+EXAMPLE = "model=pvt_small task=coco_retinanet"
 MULTIRUN = ("-m", "--multirun")
-# What Hydra answers without running anything.
+# What is answered without running anything.
 QUESTIONS = (
     *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"),
     *("-sc", "--shell-completion"),
 )
+OPTIONS = (*QUESTIONS, *MULTIRUN)
 
 
 class Composed(NamedTuple):
@@ -94,7 +95,7 @@ def compose_data(arguments: Sequence[str]) -> Config:
         for group in ("task", "dataset"):
             named = {word: None for cell in cells for word in cell if word.startswith(f"{group}=")}
             if len(named) > 1:
-                raise InputError(f"One {group} at a time, please: type one of {', '.join(named)}.")
+                raise InputError(f"One {group} at a time: use one of {', '.join(named)}.")
         return _compose(cells[0])
 
 
@@ -131,15 +132,24 @@ def sweep_title(arguments: Sequence[str], swept: Sequence[str]) -> str:
     return name or "-".join(key.rpartition(".")[2] for key in swept) or "run"
 
 
-def check_named(words: Sequence[str], groups: Sequence[str] = ("model", "task")) -> None:
-    """Refuse a command that does not name its model or its task."""
+def check_named(
+    words: Sequence[str],
+    groups: Sequence[str] = ("model", "task"),
+    command: str = "pvt_bench",
+    example: str = EXAMPLE,
+) -> None:
+    """Refuse a command that does not name its model or its task.
+
+    example: words of one that does.
+    """
     if typed_experiment(words):
         return
     for group in groups:
         if not any(word.startswith(f"{group}=") for word in words):
-            options = names_of(group, words)
             raise InputError(
-                f"Which {group}? Type {group}={options[0]}, or another of: {', '.join(options)}."
+                f"Which {group}? Run for example python -m {command} {example}\n"
+                f"python -m pvt_bench --help {group} lists all choices; --help explains the "
+                "command."
             )
 
 
@@ -147,7 +157,7 @@ def asks_hydra(arguments: Sequence[str]) -> bool:
     """Whether the command only asks for what Hydra answers, such as --help or --cfg job.
 
     Raises:
-        InputError: an option that there is not.
+        InputError: an unknown option.
     """
     options = [word.partition("=")[0] for word in arguments if word.startswith("-")]
     if any(option in QUESTIONS for option in options):
@@ -155,7 +165,7 @@ def asks_hydra(arguments: Sequence[str]) -> bool:
     for option in options:
         if option not in MULTIRUN:
             raise InputError(
-                f"There is no option {option}. {nearest(option, [*QUESTIONS, *MULTIRUN])}"
+                f"Unknown option {option}. {nearest(option, OPTIONS)} --help explains the command."
             )
     return False
 
@@ -228,7 +238,9 @@ def _choices(override: Override) -> list[str]:
         return [str(override.input_line)]
     key = override.get_key_element()
     if not override.is_discrete_sweep():
-        raise InputError(f"{override.input_line}: type the values of {key}, with commas between.")
+        raise InputError(
+            f"{override.input_line}: list the values of {key} with commas between them."
+        )
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
@@ -236,6 +248,6 @@ def _one_or_several(words: Sequence[str], cells: Sequence[list[str]]) -> str:
     key = swept_keys(cells)[0]
     word = next(word for word in words if word.lstrip("+").startswith(f"{key}="))
     return (
-        "Several values of a key make a sweep: type -m, then the same words. A comma within one "
-        f"value stands in quotes: {quote(word)}"
+        "Several values of a key make a sweep: add -m in front of the words. A value that contains "
+        f"a comma needs quotes: {quote(word)}"
     )

@@ -83,4 +83,4 @@ def _asked(words: Sequence[str]) -> tuple[str, str]:
 def _advice(shell: str = "bash") -> str:
     """The line that installs completion in a shell."""
     line = f'eval "$(pvt-bench -sc install={shell})"'
-    return f"Type {'pvt-bench -sc install=fish | source' if shell == 'fish' else line}"
+    return f"Run {'pvt-bench -sc install=fish | source' if shell == 'fish' else line}"

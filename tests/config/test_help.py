@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from conftest import Command, environment, needs
 from forking import run_forked
 
-from pvt_bench import __version__
 from pvt_bench.config.choices import names_of
 
 SMALL_COMMANDS = ("status", "sync", "report", "preflight", "export")
@@ -85,7 +85,7 @@ def test_the_help_of_every_command(name: str, word: str, tmp_path: Path) -> None
 def test_the_version_of_every_command(name: str, tmp_path: Path) -> None:
     done = run_forked(["--version"], tmp_path, environment(), 60, f"pvt_bench{name}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"pvt-bench {__version__}\n"
+    assert done.stdout == f"pvt-bench {version('pvt-bench')}\n"
 
 
 @pytest.mark.parametrize("name", ["", *(f".{name}" for name in SMALL_COMMANDS)])
