@@ -15,6 +15,7 @@ from typing import Any
 import hydra
 
 from pvt_bench.commands import DONE, FAILED, INTERRUPTED, print_text, report, run_command
+from pvt_bench.config.checks import check_early
 from pvt_bench.config.choices import SEARCHPATH, typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
@@ -80,7 +81,9 @@ def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
     config = composed[0].config
     if config.mode in (Mode.train, Mode.test):
         spin_briefly()
-    choose_uri(config.tracking.uri, config.results_dir)  # A wrong one is told before torch loads.
+    # What is wrong is told before torch is imported, which takes seconds.
+    choose_uri(config.tracking.uri, config.results_dir)
+    check_early([each.config for each in composed])
     for sentence in explain_uri(config.tracking.uri, os.environ):
         say(sentence)
     for each in composed:

@@ -69,6 +69,9 @@ def near(word: str, options: Sequence[str], most: int = 3) -> list[str]:
 def _likeness(word: str, option: str) -> float:
     """How likely a word stands for an option, from 0 to 1; 0 where nothing but chance says so."""
     ratio = SequenceMatcher(None, word, option).ratio()
+    others = sum(a != b for a, b in zip(word, option, strict=False))
+    if len(word) == len(option) > 2 and others == 1:
+        return max(ratio, LIKE)
     words, parts = set(re.split(r"[_.-]", word)), set(re.split(r"[_.-]", option))
     begins = len(word) > 2 and option.startswith(word)
     return ratio if ratio >= LIKE or begins or words <= parts or parts <= words else 0.0

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pvt_bench.commands import DONE, FAILED, run_command
 from pvt_bench.config.command_line import check_named, compose_data, why_dataset
 from pvt_bench.config.keys import check_targets
+from pvt_bench.config.places import check_root
 from pvt_bench.config.schema import Config, Mode, plain
 from pvt_bench.config.targets import build
 from pvt_bench.errors import InputError
@@ -64,6 +65,7 @@ def compose_words(words: Sequence[str]) -> Config:
 
 def check_dataset(config: Config) -> int:
     """Survey the splits that the task reads, read their images, and report; the exit code."""
+    check_root(config)
     check_targets(config)
     report_file = Path(config.results_dir) / "preflight" / config.dataset.name / "preflight.json"
     _prepare(report_file)

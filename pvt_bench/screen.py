@@ -73,7 +73,7 @@ class Bar:
         now = time.monotonic()
         elapsed = now - self.started
         left = elapsed / max(1, self.done - self.first) * max(0, self.total - self.done)
-        times = f"{_clock(elapsed)} passed, {_clock(left)} left"
+        times = f"{_clock(elapsed)} elapsed, {_clock(left)} left"
         if self.progress is not None:
             self.progress.update(
                 self.task, completed=self.done, note=visible(self.note), times=times

@@ -436,7 +436,7 @@ def test_progress_and_speed(preflight: Preflight, many: Path, tmp_path: Path) ->
     words = ("task=imagenet_classification", "dataset=imagenet", f"dataset.root={many}")
     done = preflight(*words)
     assert done.returncode == 0
-    assert re.search(r"reading train 2012/2012 .*0:00:\d\d passed, 0:00:00 left", done.stdout)
+    assert re.search(r"reading train 2012/2012 .*0:00:\d\d elapsed, 0:00:00 left", done.stdout)
     content = report(tmp_path, "imagenet")
     assert content["images"] == 2017
     print(f"{content['images'] / content['seconds']:.0f} images a second")

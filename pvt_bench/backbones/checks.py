@@ -129,8 +129,9 @@ def forward_or_explain(network: Any, images: Tensor) -> Any:
             raise
         side = nearest_side(twin, images)
         expected = f" The nearest square that it takes is {side} x {side}." if side else ""
+        what = "an image" if len(images) == 1 else f"{len(images)} images"
         raise InputError(
-            f"{network.shown_name} cannot take {len(images)} images of {height} x {width} pixels "
+            f"{network.shown_name} cannot take {what} of {height} x {width} pixels "
             f"({str(error).rstrip('.')}).{expected}"
         ) from error
 

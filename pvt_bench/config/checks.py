@@ -1,6 +1,9 @@
 """What of a configuration is known to be wrong before anything is built or read."""
 
+from collections.abc import Sequence
+
 from pvt_bench.config.keys import check_targets
+from pvt_bench.config.places import check_places
 from pvt_bench.config.schema import Config, Launcher, LauncherName, Mode, read_gpus, select
 from pvt_bench.errors import InputError, nearest
 
@@ -21,6 +24,34 @@ def check(config: Config) -> None:
         InputError: the first value that cannot be used.
     """
     check_targets(config)
+    check_values(config)
+
+
+def check_early(configs: Sequence[Config]) -> None:
+    """Refuse what is wrong with every run of a command, before a library is loaded.
+
+    Raises:
+        InputError: what they have in common; what only some have is told once all are checked.
+    """
+    messages = set()
+    for config in configs:
+        try:
+            check_values(config)
+            check_places(config)
+        except InputError as error:
+            messages.add(str(error))
+        else:
+            return
+    if len(messages) == 1:
+        raise InputError(messages.pop())
+
+
+def check_values(config: Config) -> None:
+    """Refuse values that no run can use; imports nothing that `_target_` names.
+
+    Raises:
+        InputError: the first of them.
+    """
     for key in COUNTS:
         if (count := select(config, key)) < 1:
             raise InputError(f"{key}={count} must be at least 1.")
@@ -37,7 +68,7 @@ def check(config: Config) -> None:
         )
     if config.mode == Mode.test and config.weights is None:
         raise InputError(
-            "mode=test scores a trained network and needs one: type weights=PATH, for example "
+            "mode=test scores a trained network and needs one: use weights=PATH, for example "
             "the weights.safetensors of a finished run."
         )
 

@@ -1,6 +1,7 @@
 """What a command line is taken to mean."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -12,8 +13,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 
 from pvt_bench.config.choices import (
+    SEARCHPATH,
     chosen,
     experiment,
+    names_of,
     own_dataset,
     read_choice,
     typed_experiment,
@@ -31,6 +34,8 @@ from pvt_bench.screen import progress_bar
 # From so many cells on, processes that compose are worth their start; each takes some at a time.
 MANY, CHUNK = 24, 8
 EXAMPLE = "model=pvt_small task=coco_retinanet"
+# So many choices stand in a message.
+FEW = 12
 MULTIRUN = ("-m", "--multirun")
 # What is answered without running anything.
 QUESTIONS = (
@@ -148,9 +153,18 @@ def check_named(
         if not any(word.startswith(f"{group}=") for word in words):
             raise InputError(
                 f"Which {group}? Run for example python -m {command} {example}\n"
-                f"python -m pvt_bench --help {group} lists all choices; --help explains the "
-                "command."
+                f"{_where_listed(group, words)} --help explains the command."
             )
+
+
+def _where_listed(group: str, words: Sequence[str]) -> str:
+    """A sentence with the choices of a group, or with the command that lists them if many."""
+    names = names_of(group, words)
+    if len(names) <= FEW:
+        return f"{group} is one of: {', '.join(names)}."
+    searched = [word for word in words if word.lstrip("+").startswith(f"{SEARCHPATH}=")]
+    command = shlex.join(["python", "-m", "pvt_bench", "--help", group, *searched])
+    return f"{command} lists the {len(names)} choices of {group}."
 
 
 def asks_hydra(arguments: Sequence[str]) -> bool:

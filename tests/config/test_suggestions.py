@@ -28,6 +28,7 @@ SLIPS = {
     "schedule.base_lr": "schedule.lr",
     "schedule.gradient_clip_val": "schedule.gradient_clip",
     "schedule.model_ema": "schedule.ema",
+    "tracking.url": "tracking.uri",
     "trainer.precison": "trainer.precision",
     "trainer.acelerator": "trainer.accelerator",
     "trainer.device": "trainer.devices",
