@@ -9,6 +9,7 @@ from torch import nn
 
 from pvt_bench.backbones import create, freeze, load_network
 from pvt_bench.backbones.checks import SIZE_ERRORS
+from pvt_bench.config.checks import no_gpu
 from pvt_bench.config.schema import Config, Freeze, Mode, plain
 from pvt_bench.config.targets import build
 from pvt_bench.errors import InputError
@@ -21,10 +22,7 @@ def check_device(config: Config) -> None:
         return
     gpus, asked = torch.cuda.device_count(), config.trainer.devices
     if config.trainer.accelerator == "gpu" and not gpus:
-        raise InputError(
-            f"trainer=gpu or trainer=ddp: torch finds no GPU on {socket.gethostname()}. Use "
-            "trainer=cpu, or trainer=auto to use a GPU where there is one."
-        )
+        raise InputError(no_gpu())
     if gpus and asked > gpus:
         raise InputError(
             f"trainer.devices={asked}, but {socket.gethostname()} has {gpus}. Type "

@@ -1,6 +1,10 @@
 """What of a configuration is known to be wrong before anything is built or read."""
 
+import ctypes
+import socket
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pvt_bench.config.keys import check_targets
 from pvt_bench.config.places import check_places
@@ -11,6 +15,7 @@ CHOICES = {
     "trainer.precision": ("32-true", "bf16-mixed"),
     "speed.dtype": ("float32", "bfloat16", "float16"),
 }
+AMD = Path("/dev/kfd")  # the device of AMD's driver
 COUNTS = (
     *("trainer.devices", "trainer.num_nodes"),
     *("trainer.checkpoint_every", "trainer.log_every", "speed.repeats"),
@@ -36,6 +41,7 @@ def check_early(configs: Sequence[Config]) -> None:
     messages = set()
     for config in configs:
         try:
+            check_driver(config)
             check_values(config)
             check_places(config)
         except InputError as error:
@@ -44,6 +50,36 @@ def check_early(configs: Sequence[Config]) -> None:
             return
     if len(messages) == 1:
         raise InputError(messages.pop())
+
+
+def check_driver(config: Config) -> None:
+    """Refuse a GPU where not even the driver is installed without which torch finds none.
+
+    Raises:
+        InputError: says so.
+    """
+    asked = config.trainer.accelerator == "gpu" and config.launcher.name != LauncherName.slurm
+    if asked and not _has_driver():
+        raise InputError(no_gpu())
+
+
+def no_gpu() -> str:
+    """The message where a GPU is asked for and this machine has none."""
+    return (
+        f"trainer=gpu or trainer=ddp: torch finds no GPU on {socket.gethostname()}. Use "
+        "trainer=cpu, or trainer=auto to use a GPU where there is one."
+    )
+
+
+def _has_driver() -> bool:
+    """Whether a driver of NVIDIA or AMD is there; True where only torch can tell."""
+    if not sys.platform.startswith("linux") or AMD.exists():
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def check_values(config: Config) -> None:
