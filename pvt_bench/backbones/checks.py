@@ -159,8 +159,9 @@ def nearest_side(twin: nn.Module, images: Tensor) -> int | None:
     taken = next((side for side in sides if takes(twin, images, side, side)), None)
     if taken is None:
         return None
-    # Between the images' own side and that one: where sides are multiples, smaller ones fit, too.
-    refused = max(taken - SIDES.step, longest if longest < taken else 0)
+    # Not below the images' own: where sides are multiples of one, smaller ones fit, too.
+    shortest = min(images.shape[-2:])
+    refused = max(taken - SIDES.step, shortest if shortest < taken else 0)
     while taken - refused > 1:
         side = (taken + refused) // 2
         taken, refused = (side, refused) if takes(twin, images, side, side) else (taken, side)
