@@ -99,10 +99,10 @@ def check_images(config: Config, skeleton: nn.Module, data: Mapping[str, Any]) -
     published = f"Images of that size come from {'speed.size' if typed else f'task={task}'}"
     if not _takes(skeleton, typed or config.task.protocol.size, published):
         return  # Its shapes are not known without numbers.
-    for split, view in data.items():
+    sizes = {tuple(view[0][0].shape[-2:]): split for split, view in reversed([*data.items()])}
+    for (height, width), split in sizes.items():
         source = f"Images of that size come from dataset={config.dataset.name} ({split})"
-        if not _takes(skeleton, view[0][0].shape[-2:], source):
-            height, width = view[0][0].shape[-2:]
+        if not _takes(skeleton, (height, width), source):
             raise InputError(
                 f"model={config.model.name} cannot take an image of {height} x {width} pixels in "
                 f"task={task}. {source}. Use another model or another dataset."
