@@ -7,12 +7,15 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import hydra
 
-from pvt_bench.commands import DONE, FAILED, INTERRUPTED, report, run_command
+from pvt_bench.commands import DONE, FAILED, INTERRUPTED, print_text, report, run_command
+from pvt_bench.config.checks import check_early
 from pvt_bench.config.choices import SEARCHPATH, typed_experiment
 from pvt_bench.config.command_line import (
     Composed,
@@ -24,10 +27,13 @@ from pvt_bench.config.command_line import (
     sweep_title,
     swept_keys,
 )
+from pvt_bench.config.completion import asks_completion, completion_script
 from pvt_bench.config.folders import config_dir
+from pvt_bench.config.help_page import help_page
 from pvt_bench.config.launchers import LauncherName
 from pvt_bench.config.registry import register
 from pvt_bench.config.schema import Config, Mode, select
+from pvt_bench.errors import InputError
 from pvt_bench.processes import spin_briefly
 from pvt_bench.screen import say
 from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, without_password
@@ -35,27 +41,40 @@ from pvt_bench.tracking.addresses import choose_uri, explain_uri, keep, reveal, 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(run_command(sys.argv[1:], run_typed))
+    sys.exit(run_command(sys.argv[1:], run_typed, help_page))
 
 
 def run_typed(words: Sequence[str]) -> int:
     """Do what the command line asks for; the exit code."""
+    if asks_completion(words):
+        script = completion_script(words, sys.argv[0], os.environ)
+        return print_text(answer(words) if script is None else script)
     if asks_hydra(words):
-        answer(complete(words, os.environ))
-        return DONE
+        return print_text(answer(complete(words, os.environ)))
     check_named(words)
     return start(compose_cells(words), words)
 
 
-def answer(words: list[str]) -> None:
-    """Let Hydra answer what is asked of it: --help, --cfg job, --info."""
+def answer(words: Sequence[str]) -> str:
+    """Hydra's answer to what is asked of it, such as --cfg job or --info.
+
+    Raises:
+        InputError: an option without its value, or with an unknown one.
+    """
     sys.argv[1:] = words
     # It would print its errors itself and exit with 1 whatever happened.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register()
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(
-        lambda config: None
-    )()
+    ask = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
+    output, errors = StringIO(), StringIO()
+    try:
+        with redirect_stdout(output), redirect_stderr(errors):
+            ask(lambda config: None)()
+    except SystemExit as end:
+        if end.code:
+            what = errors.getvalue().strip().rpartition("error: ")[2]
+            raise InputError(f"{what}. --hydra-help explains Hydra's options.") from end
+    return output.getvalue()
 
 
 def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
@@ -63,7 +82,9 @@ def start(composed: Sequence[Composed], typed: Sequence[str]) -> int:
     config = composed[0].config
     if config.mode in (Mode.train, Mode.test):
         spin_briefly()
-    choose_uri(config.tracking.uri, config.results_dir)  # A wrong one is told before torch loads.
+    # What is wrong is told before torch is imported, which takes seconds.
+    choose_uri(config.tracking.uri, config.results_dir)
+    check_early([each.config for each in composed])
     for sentence in explain_uri(config.tracking.uri, os.environ):
         say(sentence)
     for each in composed:

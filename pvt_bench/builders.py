@@ -1,13 +1,15 @@
 """From a configuration to the objects of a run; what cannot be built is an InputError."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from pvt_bench.backbones import create, freeze, load_network
+from pvt_bench.backbones.checks import SIZE_ERRORS
+from pvt_bench.config.checks import no_gpu
 from pvt_bench.config.schema import Config, Freeze, Mode, plain
 from pvt_bench.config.targets import build
 from pvt_bench.errors import InputError
@@ -20,10 +22,7 @@ def check_device(config: Config) -> None:
         return
     gpus, asked = torch.cuda.device_count(), config.trainer.devices
     if config.trainer.accelerator == "gpu" and not gpus:
-        raise InputError(
-            f"trainer=gpu or trainer=ddp: torch finds no GPU on {socket.gethostname()}. Type "
-            "trainer=cpu, or trainer=auto to take a GPU where there is one."
-        )
+        raise InputError(no_gpu())
     if gpus and asked > gpus:
         raise InputError(
             f"trainer.devices={asked}, but {socket.gethostname()} has {gpus}. Type "
@@ -85,6 +84,58 @@ def open_data(config: Config) -> dict[str, Any]:
     for each in opened.values():
         each.read_some()
     return opened
+
+
+def check_images(config: Config, skeleton: nn.Module, data: Mapping[str, Any]) -> None:
+    """Refuse images of the run that its network cannot take, by their shapes alone.
+
+    skeleton: on the meta device. data: the views that the run reads.
+
+    Raises:
+        InputError: what cannot be taken, and where such images come from.
+    """
+    task, options = config.task.name, config.speed
+    typed = options.size if config.mode == Mode.speed else None
+    published = f"Images of that size come from {'speed.size' if typed else f'task={task}'}"
+    if not _takes(skeleton, typed or config.task.protocol.size, published):
+        return  # Its shapes are not known without numbers.
+    sizes = {tuple(view[0][0].shape[-2:]): split for split, view in reversed([*data.items()])}
+    for (height, width), split in sizes.items():
+        source = f"Images of that size come from dataset={config.dataset.name} ({split})"
+        if not _takes(skeleton, (height, width), source):
+            raise InputError(
+                f"model={config.model.name} cannot take an image of {height} x {width} pixels in "
+                f"task={task}. {source}. Use another model or another dataset."
+            )
+
+
+def _takes(skeleton: Any, size: Sequence[int], source: str) -> bool:
+    """Whether the backbone takes images of that size, as the network would pad them.
+
+    Raises:
+        InputError: it says itself that it does not.
+    """
+
+    def stop(module: nn.Module, *_: object) -> None:
+        # A copy that looks for a size that fits has the hook, too.
+        if module is skeleton.backbone:
+            raise _ReachedNeckError
+
+    images = torch.empty(1, 3, *size, device="meta")
+    try:
+        with torch.no_grad(), skeleton.backbone.register_forward_hook(stop):
+            getattr(skeleton.eval(), "outputs", skeleton)(images)
+    except _ReachedNeckError:
+        return True
+    except InputError as error:
+        raise InputError(f"{error} {source}. Use another model or other images.") from error
+    except SIZE_ERRORS:
+        return False
+    return True
+
+
+class _ReachedNeckError(Exception):
+    """The backbone has taken the images; what follows takes maps of any size."""
 
 
 def build_module(

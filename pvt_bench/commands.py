@@ -1,6 +1,7 @@
 """The shell around each command: its words, its help, how it tells of an error, its exit code."""
 
 import os
+import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,25 +12,28 @@ from pvt_bench.errors import Failed, InputError, Interrupted, nearest
 from pvt_bench.screen import complain
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+HELP = ("-h", "--help", "help")
 
 
 def run_command(
     words: Sequence[str],
     work: Callable[[Sequence[str]], int],
-    help_text: str | None = None,
+    help_text: str | Callable[[Sequence[str]], str],
     interrupted: str = "",
 ) -> int:
     """Run a command on the words of its command line; the exit code.
 
-    help_text: for --help; None where the command answers it itself. interrupted: what Ctrl-C
-    leaves, in a sentence.
+    help_text: for --help, perhaps by the other words. interrupted: what Ctrl-C leaves, in a
+    sentence.
     """
-    if help_text is not None and {"-h", "--help"} & set(words):
-        print(help_text)
-        return DONE
     # Hydra's answers set the variable for themselves.
     full = _wants_traceback()
     try:
+        if asks_help(words):
+            others = [word for word in words if word not in HELP]
+            return print_text(help_text if isinstance(help_text, str) else help_text(others))
+        if "--version" in words:
+            return print_text(name_version())
         return work(words)
     except KeyboardInterrupt:
         if interrupted:
@@ -37,6 +41,31 @@ def run_command(
         return INTERRUPTED
     except Exception as error:
         return report(error, full)
+
+
+def asks_help(words: Sequence[str]) -> bool:
+    """Whether the words ask for help: -h, --help, or `help` in the first place."""
+    return words[:1] == ["help"] or bool({"-h", "--help"} & {*words})
+
+
+def name_version() -> str:
+    """The name of the project with the version that is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"pvt-bench {version('pvt-bench')}"
+    except PackageNotFoundError:
+        return "pvt-bench, a checkout that is not installed"
+
+
+def print_text(text: str) -> int:
+    """Print a text, for a pager that may close before its end; the exit code."""
+    try:
+        print(text.strip("\n"), flush=True)
+    except BrokenPipeError:
+        # Python would complain of it once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
 
 
 def report(error: Exception, full: bool | None = None) -> int:
@@ -70,7 +99,8 @@ def read_words(words: Sequence[str], keys: Collection[str]) -> list[tuple[str, s
         key, equals, value = word.partition("=")
         if not equals or key.startswith("-"):
             raise InputError(
-                f"{word} means nothing here. Words are key=value; {nearest(key.strip('-'), keys)}"
+                f"Unknown {'option' if word.startswith('-') else 'word'} {word}. Settings are "
+                f"KEY=VALUE. {nearest(key.strip('-'), keys)} --help explains the command."
             )
         if key not in keys:
             raise InputError(no_key(key, keys))

@@ -1,7 +1,12 @@
 """Errors whose message is all that a user needs: of what was given, and of the work itself."""
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+import re
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+
+# From this share of letters in common on, a word is a slip of another; half of them are in common
+# by chance. Those that are less like it than the best by so much are left out.
+LIKE, MARGIN = 0.75, 0.2
 
 
 class InputError(Exception):
@@ -43,10 +48,30 @@ def nearest(word: str, options: Iterable[str]) -> str:
     Of dotted keys with the same beginning only the ends are compared.
     """
     options = sorted(options)
+    close = near(word, options)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Choose one of: {', '.join(options)}."
+
+
+def near(word: str, options: Sequence[str], most: int = 3) -> list[str]:
+    """The options that `word` may be a slip or a part of, the likeliest first; often none."""
     parent, dot, _ = word.rpartition(".")
     start = parent + dot if all(option.startswith(parent + dot) for option in options) else ""
-    ends = {option.removeprefix(start): option for option in options}
-    close = get_close_matches(word.removeprefix(start), ends, n=3, cutoff=0.5)
-    if close:
-        return f"Did you mean {' or '.join(ends[end] for end in close)}?"
-    return f"Choose one of: {', '.join(options)}."
+    scores = {
+        option: _likeness(word.removeprefix(start).lower(), option.removeprefix(start).lower())
+        for option in options
+    }
+    likely = sorted((each for each in options if scores[each]), key=lambda each: -scores[each])
+    return [each for each in likely if scores[each] > scores[likely[0]] - MARGIN][:most]
+
+
+def _likeness(word: str, option: str) -> float:
+    """How likely a word stands for an option, from 0 to 1; 0 where nothing but chance says so."""
+    ratio = SequenceMatcher(None, word, option).ratio()
+    others = sum(a != b for a, b in zip(word, option, strict=False))
+    if len(word) == len(option) > 2 and others == 1:
+        return max(ratio, LIKE)
+    words, parts = set(re.split(r"[_.-]", word)), set(re.split(r"[_.-]", option))
+    begins = len(word) > 2 and option.startswith(word)
+    return ratio if ratio >= LIKE or begins or words <= parts or parts <= words else 0.0

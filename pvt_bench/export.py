@@ -1,34 +1,24 @@
-"""The backbone of a trained network as a file of its own, under its classifier's names.
+"""Writes the backbone of a trained network to a file of its own.
 
-`python -m pvt_bench.export weights=RUN/weights.safetensors to=backbone.safetensors`
+    python -m pvt_bench.export weights=RUN/weights.safetensors to=backbone.safetensors
 
-These names are timm's where timm has the network, so that `timm.create_model(name)` takes the
-file; of a pyramid with `strict=False`, since it has no head. `model.weights=` takes it as well.
-Exit code 2 is for what was typed or given and cannot be used.
+The tensors have the names of timm's classifier where timm has the network, so that
+`timm.create_model(name)` takes the file; a pyramid has no head and needs
+`strict=False`. `model.weights=` takes it as well.
+
+Exit codes: 0 written; 2 the words or the file cannot be used.
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from pvt_bench.backbones import create
-from pvt_bench.backbones.files import load_state, save_state
-from pvt_bench.backbones.matching import compare, some
-from pvt_bench.backbones.naming import translate, unwrap
 from pvt_bench.commands import DONE, read_words, run_command
 from pvt_bench.errors import InputError
 from pvt_bench.screen import say
 
 KEYS = ("weights", "to")
-USAGE = "Type weights=RUN/weights.safetensors to=backbone.safetensors."
+USAGE = "Use weights=RUN/weights.safetensors to=backbone.safetensors."
 
 
 def main(words: Sequence[str]) -> int:
@@ -38,7 +28,11 @@ def main(words: Sequence[str]) -> int:
 
 def export_typed(words: Sequence[str]) -> int:
     """Export the backbone that is typed; the exit code."""
-    say(export_backbone(*read_paths(words)))
+    weights, target = read_paths(words)
+    # Torch comes with it: imported once the words are known to be right.
+    from pvt_bench.backbones.exporting import export_backbone
+
+    say(export_backbone(weights, target))
     return DONE
 
 
@@ -50,52 +44,10 @@ def read_paths(words: Sequence[str]) -> tuple[Path, Path]:
             raise InputError(f"{key}= is missing. {USAGE}")
     if not given["to"].endswith(".safetensors"):
         raise InputError(f"to={given['to']} must end in .safetensors. {USAGE}")
-    return Path(given["weights"]), Path(given["to"])
-
-
-def export_backbone(network_file: Path, target: Path) -> str:
-    """Write the backbone of a run's network to `target`; what was written, in words.
-
-    The model is that of the `config.yaml` beside the network's file, and goes as JSON into the
-    header of `target`, under `model`.
-
-    Raises:
-        InputError: a file that is not the network of such a run; a target that cannot be written.
-    """
-    tensors = load_state(network_file)
-    model = read_model(network_file.with_name("config.yaml"))
-    with torch.device("meta"):
-        classifier = create(**model)
-    _, state = unwrap(classifier, tensors)
-    state = translate(classifier, state)
-    match = compare(classifier, state, partial(create, features=True, **model))
-    if match.fault:
-        raise InputError(f"{network_file} is not the network of its config.yaml: {match.fault}")
-    names = list(classifier.state_dict())
-    # By name and not by shape: the head is the trained one, whatever its number of classes.
-    backbone = {name: state[name] for name in names if name in state}
-    try:
-        save_state(backbone, target, model=json.dumps(model))
-    except OSError as error:
-        raise InputError(f"to={target} cannot be written ({error}).") from error
-    absent = [name for name in names if name not in backbone]
-    numbers = sum(tensor.numel() for tensor in backbone.values())
-    lacking = f", without {some(absent)}" if absent else ""
-    return f"{target}: {model['name']}, {len(backbone)} tensors, {numbers / 1e6:.2f} M{lacking}"
-
-
-def read_model(path: Path) -> dict[str, Any]:
-    """What `create` needs of a run's configuration."""
-    if not path.is_file():
-        raise InputError(
-            f"There is no {path}, which says what model the weights are of: expected "
-            "weights=RUN/weights.safetensors in the directory of its run."
-        )
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))
-        return {key: value for key, value in config["model"].items() if key != "weights"}
-    except (YAMLError, OmegaConfBaseException, LookupError, TypeError) as error:
-        raise InputError(f"{path} names no model: it is not a run's ({error}).") from error
+    weights = Path(given["weights"])
+    if not weights.is_file():
+        raise InputError(f"There is no file {weights}. {USAGE}")
+    return weights, Path(given["to"])
 
 
 if __name__ == "__main__":

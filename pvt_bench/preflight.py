@@ -1,12 +1,15 @@
-"""Whether a dataset is whole, before anything is queued.
+"""Checks a dataset as a whole before a run or a sweep uses it.
 
-`python -m pvt_bench.preflight task=coco_retinanet dataset=coco dataset.root=PATH`
+    python -m pvt_bench.preflight task=coco_retinanet dataset=coco dataset.root=PATH
 
-Reads every image that the task would read, with all cores, and lists what is wrong by kind; all of
-it goes into `preflight.json` under results_dir, with a digest of every byte that was read. A model
-is not needed, other words are those of a run. Exit code 0: no errors, though there may be notes on
-what the readers handle; 1: errors, with which training or its score would stop or be wrong; 2: the
-command cannot be used; 130: interrupted.
+Reads every image that the task would read, with all cores, and lists what is
+wrong by kind. The full list goes into `preflight.json` under results_dir, with a
+digest of every byte that was read. No model is needed; the other words are those
+of a run.
+
+Exit codes: 0 no errors, though there may be notes on what the readers handle;
+1 errors that would stop a training or make its score wrong; 2 the command cannot
+be used; 130 interrupted.
 """
 
 import hashlib
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pvt_bench.commands import DONE, FAILED, run_command
 from pvt_bench.config.command_line import check_named, compose_data, why_dataset
 from pvt_bench.config.keys import check_targets
+from pvt_bench.config.places import check_root
 from pvt_bench.config.schema import Config, Mode, plain
 from pvt_bench.config.targets import build
 from pvt_bench.errors import InputError
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from pvt_bench.datasets.faults.files import Survey
     from pvt_bench.datasets.faults.kinds import Fault, Kind
 
+EXAMPLE = "task=coco_retinanet dataset=coco dataset.root=PATH"
 SHOWN = 10  # faults of a kind in the terminal
 CHUNK = 16  # images that a process takes at a time
 
@@ -52,15 +57,15 @@ def compose_words(words: Sequence[str]) -> Config:
     options = [word for word in words if word.startswith("-")]
     if options:
         raise InputError(
-            f"There is no option {options[0]}. Type for example task=coco_retinanet dataset=coco "
-            "dataset.root=PATH."
+            f"Unknown option {options[0]}. Use for example {EXAMPLE}; --help explains the command."
         )
-    check_named(words, ["task"])
+    check_named(words, ["task"], "pvt_bench.preflight", EXAMPLE)
     return compose_data(words)
 
 
 def check_dataset(config: Config) -> int:
     """Survey the splits that the task reads, read their images, and report; the exit code."""
+    check_root(config)
     check_targets(config)
     report_file = Path(config.results_dir) / "preflight" / config.dataset.name / "preflight.json"
     _prepare(report_file)
@@ -180,7 +185,7 @@ def _prepare(report_file: Path) -> None:
         report_file.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"{report_file} cannot be written ({error.strerror}). Type results_dir=PATH for a "
+            f"{report_file} cannot be written ({error.strerror}). Use results_dir=PATH for a "
             "place that can be written."
         ) from error
 

@@ -17,6 +17,7 @@ from omegaconf import MISSING, OmegaConf
 
 from pvt_bench.backbones import default_options
 from pvt_bench.builders import device
+from pvt_bench.config.places import find_file
 from pvt_bench.config.schema import Config, Mode, OldRecords, plain
 from pvt_bench.config.targets import find_target, signature_defaults
 from pvt_bench.errors import InputError
@@ -226,8 +227,5 @@ def _say_once(message: str) -> None:
 
 
 def _file_digest(key: str, source: str) -> str:
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise InputError(f"{key}={source}: there is no such file. Type {key}=PATH of a file.")
-    with path.open("rb") as file:
+    with find_file(key, source).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

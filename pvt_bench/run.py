@@ -22,6 +22,7 @@ from pvt_bench.builders import (
     build_network,
     build_skeleton,
     check_device,
+    check_images,
     count_workers,
     device,
     open_data,
@@ -98,6 +99,7 @@ def _run(config: Config, first_lines: str, placing: Placing) -> Outcome:
     if config.mode in (Mode.train, Mode.test):
         say_once(first_lines)
         data = open_data(config)
+    check_images(config, skeleton, data)
     if config.mode == Mode.train:
         count_steps(config.schedule, len(data["train"]))  # refuses what gives no training
     with opened(config, data) as record:

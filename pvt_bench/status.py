@@ -1,11 +1,16 @@
-"""How sweeps and single runs stand, from their records and from SLURM, on any later day.
+"""Shows how sweeps and single runs stand, from their records and from SLURM.
 
-`python -m pvt_bench.status` lists the sweeps and the single runs under results_dir; `sweep=NAME`
-shows the cells of one: done, running with step and ETA, queued with the reason, stopped, failed
-with the error, lost, or unknown where SLURM does not answer. `results_dir=PATH` looks elsewhere.
-Once all cells have ended, the sweep's table is written, as the command that started it would have
-done. Exit code 0: all done or under way, as far as is known; 1: a run has failed, is lost or was
-stopped; 2: the command cannot be used.
+    python -m pvt_bench.status                    all under results_dir
+    python -m pvt_bench.status sweep=NAME         the cells of one sweep
+    python -m pvt_bench.status results_dir=PATH   those of other results
+
+A run is done, running (with its step and ETA), queued (with the reason),
+stopped, failed (with the error), lost, or unknown where SLURM does not answer.
+Once all cells have ended, the sweep's table is written, as by the command that
+started it.
+
+Exit codes: 0 all done or under way, as far as is known; 1 a run has failed, is
+lost or was stopped; 2 the command cannot be used.
 """
 
 import sys

@@ -1,11 +1,17 @@
 """Sends MLflow what it has missed.
 
-`python -m pvt_bench.sync` looks through all records under results_dir: runs that a dead server did
-not take are sent, and a store that was lost is built again. `results_dir=PATH` looks elsewhere,
-`uri=ADDRESS` names another store than the one that each run was logged to. Results that were moved
-or copied from another machine get a store of their own, or go to that of MLFLOW_TRACKING_URI. Runs
-at work are left alone: they send by themselves. Exit code 0: MLflow has everything; 1: something
-could not be sent; 2: the command cannot be used.
+    python -m pvt_bench.sync                      all runs under results_dir
+    python -m pvt_bench.sync results_dir=PATH     those of other results
+    python -m pvt_bench.sync uri=ADDRESS          to this store
+
+Runs that a server did not take while it was down are sent, and a store that was
+lost is built again. Each run goes to the store that it was logged to, unless
+uri= names another. Results that were moved or copied from another machine get a
+store of their own, or go to that of MLFLOW_TRACKING_URI. Runs that are still
+running are left alone: they send by themselves.
+
+Exit codes: 0 MLflow has everything; 1 something could not be sent; 2 the command
+cannot be used.
 """
 
 import os

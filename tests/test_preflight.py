@@ -362,7 +362,11 @@ WRONG = {
     "dataset": (["task=coco_retinanet", "dataset=coc"], ["dataset=coc", "coco"]),
     "root": (
         ["task=coco_retinanet", "dataset=coco", "dataset.root=nowhere"],
-        ["nowhere", "instances_val2017.json", "dataset.root"],
+        ["nowhere", "dataset.root=PATH"],
+    ),
+    "layout": (
+        ["task=coco_retinanet", "dataset=coco", "dataset.root=."],
+        ["instances_val2017.json", "dataset.root"],
     ),
     "no root": (["task=coco_retinanet", "dataset=coco"], ["PVT_BENCH_DATA", "dataset.root"]),
     "view": (

@@ -129,8 +129,9 @@ def forward_or_explain(network: Any, images: Tensor) -> Any:
             raise
         side = nearest_side(twin, images)
         expected = f" The nearest square that it takes is {side} x {side}." if side else ""
+        what = "an image" if len(images) == 1 else f"{len(images)} images"
         raise InputError(
-            f"{network.shown_name} cannot take {len(images)} images of {height} x {width} pixels "
+            f"{network.shown_name} cannot take {what} of {height} x {width} pixels "
             f"({str(error).rstrip('.')}).{expected}"
         ) from error
 
@@ -158,7 +159,9 @@ def nearest_side(twin: nn.Module, images: Tensor) -> int | None:
     taken = next((side for side in sides if takes(twin, images, side, side)), None)
     if taken is None:
         return None
-    refused = taken - SIDES.step
+    # Not below the images' own: where sides are multiples of one, smaller ones fit, too.
+    shortest = min(images.shape[-2:])
+    refused = max(taken - SIDES.step, shortest if shortest < taken else 0)
     while taken - refused > 1:
         side = (taken + refused) // 2
         taken, refused = (side, refused) if takes(twin, images, side, side) else (taken, side)

@@ -1,6 +1,7 @@
 """What a command line is taken to mean."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 
 from pvt_bench.config.choices import (
+    SEARCHPATH,
     chosen,
     experiment,
     names_of,
@@ -31,12 +33,16 @@ from pvt_bench.screen import progress_bar
 
 # From so many cells on, processes that compose are worth their start; each takes some at a time.
 MANY, CHUNK = 24, 8
+EXAMPLE = "model=pvt_small task=coco_retinanet"
+# So many choices stand in a message.
+FEW = 12
 MULTIRUN = ("-m", "--multirun")
-# What Hydra answers without running anything.
+# What is answered without running anything.
 QUESTIONS = (
     *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"),
     *("-sc", "--shell-completion"),
 )
+OPTIONS = (*QUESTIONS, *MULTIRUN)
 
 
 class Composed(NamedTuple):
@@ -94,7 +100,7 @@ def compose_data(arguments: Sequence[str]) -> Config:
         for group in ("task", "dataset"):
             named = {word: None for cell in cells for word in cell if word.startswith(f"{group}=")}
             if len(named) > 1:
-                raise InputError(f"One {group} at a time, please: type one of {', '.join(named)}.")
+                raise InputError(f"One {group} at a time: use one of {', '.join(named)}.")
         return _compose(cells[0])
 
 
@@ -131,23 +137,41 @@ def sweep_title(arguments: Sequence[str], swept: Sequence[str]) -> str:
     return name or "-".join(key.rpartition(".")[2] for key in swept) or "run"
 
 
-def check_named(words: Sequence[str], groups: Sequence[str] = ("model", "task")) -> None:
-    """Refuse a command that does not name its model or its task."""
+def check_named(
+    words: Sequence[str],
+    groups: Sequence[str] = ("model", "task"),
+    command: str = "pvt_bench",
+    example: str = EXAMPLE,
+) -> None:
+    """Refuse a command that does not name its model or its task.
+
+    example: words of one that does.
+    """
     if typed_experiment(words):
         return
     for group in groups:
         if not any(word.startswith(f"{group}=") for word in words):
-            options = names_of(group, words)
             raise InputError(
-                f"Which {group}? Type {group}={options[0]}, or another of: {', '.join(options)}."
+                f"Which {group}? Run for example python -m {command} {example}\n"
+                f"{_where_listed(group, words)} --help explains the command."
             )
+
+
+def _where_listed(group: str, words: Sequence[str]) -> str:
+    """A sentence with the choices of a group, or with the command that lists them if many."""
+    names = names_of(group, words)
+    if len(names) <= FEW:
+        return f"{group} is one of: {', '.join(names)}."
+    searched = [word for word in words if word.lstrip("+").startswith(f"{SEARCHPATH}=")]
+    command = shlex.join(["python", "-m", "pvt_bench", "--help", group, *searched])
+    return f"{command} lists the {len(names)} choices of {group}."
 
 
 def asks_hydra(arguments: Sequence[str]) -> bool:
     """Whether the command only asks for what Hydra answers, such as --help or --cfg job.
 
     Raises:
-        InputError: an option that there is not.
+        InputError: an unknown option.
     """
     options = [word.partition("=")[0] for word in arguments if word.startswith("-")]
     if any(option in QUESTIONS for option in options):
@@ -155,7 +179,7 @@ def asks_hydra(arguments: Sequence[str]) -> bool:
     for option in options:
         if option not in MULTIRUN:
             raise InputError(
-                f"There is no option {option}. {nearest(option, [*QUESTIONS, *MULTIRUN])}"
+                f"Unknown option {option}. {nearest(option, OPTIONS)} --help explains the command."
             )
     return False
 
@@ -228,7 +252,9 @@ def _choices(override: Override) -> list[str]:
         return [str(override.input_line)]
     key = override.get_key_element()
     if not override.is_discrete_sweep():
-        raise InputError(f"{override.input_line}: type the values of {key}, with commas between.")
+        raise InputError(
+            f"{override.input_line}: list the values of {key} with commas between them."
+        )
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
@@ -236,6 +262,6 @@ def _one_or_several(words: Sequence[str], cells: Sequence[list[str]]) -> str:
     key = swept_keys(cells)[0]
     word = next(word for word in words if word.lstrip("+").startswith(f"{key}="))
     return (
-        "Several values of a key make a sweep: type -m, then the same words. A comma within one "
-        f"value stands in quotes: {quote(word)}"
+        "Several values of a key make a sweep: add -m in front of the words. A value that contains "
+        f"a comma needs quotes: {quote(word)}"
     )

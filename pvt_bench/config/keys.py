@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pvt_bench.config.choices import EXPERIMENTS
 from pvt_bench.config.schema import Config, Protocol, Task
 from pvt_bench.config.targets import find_target, refuse_other_calls
-from pvt_bench.errors import InputError, nearest
+from pvt_bench.errors import InputError, near, nearest
 
 # What to type in place of a setting of Hydra's own launcher, by the beginning of its key.
 INSTEAD = {
@@ -60,12 +60,12 @@ def check_words(words: Sequence[str]) -> None:
         grouped = key in (*GROUPS, *EXPERIMENTS, "recipe") and not word.startswith("~")
         if grouped and value in nothing:
             other = "recipe=null" if key == "recipe" else "leave the word out"
-            raise InputError(f"{word} names nothing. Type {key}=NAME, or {other}.")
+            raise InputError(f"{word} names nothing. Use {key}=NAME, or {other}.")
         if key.startswith(("hydra.", "hydra/")) and not key.startswith("hydra.searchpath"):
             instead = next((each for start, each in INSTEAD.items() if key.startswith(start)), "")
             raise InputError(
                 f"{word} would change nothing: pvt-bench composes with Hydra, and starts and "
-                f"places its runs itself. {f'Type {instead}' if instead else 'Leave it out'}."
+                f"places its runs itself. {f'Use {instead}' if instead else 'Leave it out'}."
             )
         if word.startswith("~") and key not in REMOVABLE and not _is_free(key):
             raise InputError(
@@ -80,11 +80,12 @@ def check_fields(config: DictConfig) -> None:
         InputError: the first such key, with those that are near to it.
     """
     for key, known in _unknown_fields(config):
-        raise InputError(no_key(key, known))
+        right = [each for each in all_keys(config) if each != key]
+        raise InputError(no_key(key, known, right))
     # From the environment: Hydra would take it for a reference where it is read a second time.
     if "${" in config.results_dir:
         raise InputError(
-            f"results_dir={config.results_dir}: a path with ${{ cannot be used. Type another "
+            f"results_dir={config.results_dir}: a path with ${{ cannot be used. Use another "
             "results_dir=PATH."
         )
 
@@ -127,9 +128,32 @@ def _check_model(model: Types) -> None:
         _check_target("model", options, BACKBONE_OBJECTS)
 
 
-def no_key(key: str, known: Collection[str]) -> str:
-    """The message for a key that there is not; known: the dotted keys beside it."""
-    return f"There is no key {key}. {nearest(key, known)}"
+def no_key(key: str, known: Collection[str], everywhere: Collection[str] = ()) -> str:
+    """The message for an unknown key.
+
+    known: the dotted keys beside it. everywhere: those of all groups, where it may belong.
+    """
+    _, dot, end = key.rpartition(".")
+    moved = [each for each in everywhere if each.rpartition(".")[2] == end]
+    if not dot and not moved and not near(key, sorted(known)):
+        ends = {each.rpartition(".")[2]: each for each in everywhere}
+        moved = [ends[each] for each in near(key, sorted(ends))]
+    message = f"There is no key {key}. "
+    if moved:
+        return f"{message}Did you mean {' or '.join(moved)}?"
+    message += nearest(key, known)
+    if everywhere and not near(key, sorted(known)):
+        message += f" python -m pvt_bench.options {key.rpartition('.')[0]}".rstrip()
+        message += " explains them."
+    return message
+
+
+def all_keys(node: object, prefix: str = "") -> list[str]:
+    """The dotted keys of a configuration that hold a value, not others."""
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return [prefix.rstrip(".")]
+    own = [key for key in map(str, node) if f"{prefix}{key}" != "hydra"]
+    return [each for key in own for each in all_keys(node._get_node(key), f"{prefix}{key}.")]
 
 
 def _is_free(key: str) -> bool:
@@ -167,7 +191,7 @@ def _check_target(prefix: str, node: Types, passed: Collection[str] = ()) -> Any
 def _view_of(dataset: Any, name: str) -> Any:
     if (view := getattr(dataset, name, None)) is None:
         raise InputError(
-            f"dataset._target_: {dataset.__qualname__} has no view {name}. Type dataset=NAME of a "
+            f"dataset._target_: {dataset.__qualname__} has no view {name}. Use dataset=NAME of a "
             "dataset that has one."
         )
     return view

@@ -85,6 +85,6 @@ def read_gpus(typed: int | str | None) -> Gpus | None:
     if found is None:
         raise InputError(
             f"launcher.gpus={typed} must be the number of GPUs of a node, or one of SLURM's types "
-            "with a number. Type for example launcher.gpus=2 or launcher.gpus=a100:2."
+            "with a number. Use for example launcher.gpus=2 or launcher.gpus=a100:2."
         )
     return Gpus(int(found[2]), found[1] or "")

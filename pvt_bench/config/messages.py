@@ -9,8 +9,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from pvt_bench.config.keys import no_key
-from pvt_bench.errors import InputError, nearest
+from pvt_bench.config.keys import all_keys, no_key
+from pvt_bench.errors import InputError, near, nearest
 
 
 def explain(error: BaseException) -> str | None:
@@ -23,7 +23,7 @@ def explain(error: BaseException) -> str | None:
         return _explain_key(error)
     if _is_of_full_disk(error):
         return (
-            f"There is no room left on the disk ({error}). Free some space, then type the same "
+            f"There is no room left on the disk ({error}). Free some space, then run the same "
             "command again: nothing that is finished runs again."
         )
     return None
@@ -39,15 +39,18 @@ def how_to_type(word: str) -> str:
     """What to type in place of a word that Hydra's grammar does not take."""
     key, equals, value = word.partition("=")
     if not equals:
-        return f"{word} cannot be read: words are key=value. Type for example model=pvt_small."
+        return (
+            f"Unknown word {word}: settings are KEY=VALUE, for example model=pvt_small. --help "
+            "explains the command."
+        )
     if value.startswith(("[", "{")):
         return (
-            f"{word} cannot be read: a list is typed as {key}=[1,2,3], with brackets that close. A "
-            f"text that begins with a bracket stands in quotes: {quote(word)}"
+            f"{word} cannot be read: a list is {key}=[1,2,3], with a closing bracket. A text that "
+            f"begins with a bracket needs quotes: {quote(word)}"
         )
     return (
-        f"{word} cannot be read: a value with =, commas, brackets, quotes or other signs of "
-        "Hydra's grammar stands in quotes, and the whole word in those of the shell. Type "
+        f"{word} cannot be read: a value with =, commas, brackets, quotes or other special "
+        "characters needs quotes, within quotes of the shell. Use "
         f"{quote(word)}"
     )
 
@@ -65,14 +68,15 @@ def _explain_choice(error: MissingConfigException) -> str:
     if not group or not error.options:
         return str(error)
     options = list(error.options)
-    everything = ", ".join(sorted(options))
-    message = (
-        f"There is no {group}={word}. {nearest(word, options)}\n{group} is one of: {everything}"
-    )
+    message = f"There is no {group}={word}. {nearest(word, options)}"
+    if near(word, options):
+        message += f" python -m pvt_bench --help {group} lists all choices."
+    if group == "model":
+        message += "\nAny other network of timm: model=timm model.name=NAME"
     if group == "schedule":
         message += (
-            "\nWithout schedule=NAME a run takes schedule=TASK_DATASET; where a task has none for "
-            "a dataset, type schedule=NAME."
+            "\nBy default a run uses schedule=TASK_DATASET; where a task has none for a dataset, "
+            "add schedule=NAME."
         )
     return message
 
@@ -85,10 +89,14 @@ def _explain_key(error: HydraException | OmegaConfBaseException) -> str:
     parent = cause.parent_node
     if cause.full_key and isinstance(parent, DictConfig) and cause.key not in parent:
         path = cause.full_key.rpartition(".")[0]
-        keys = [f"{path}.{key}".removeprefix(".") for key in map(str, parent)]
+        keys = [f"{path}.{key}".removeprefix(".") for key in map(str, parent) if key != "hydra"]
         # The YAML of a model lists what is usual, not all that its network takes.
-        plus = f" Others with a plus: +{cause.full_key}=..." if path == "model" else ""
-        return f"{no_key(cause.full_key, keys)}{plus}"
+        plus = (
+            f" Options that its YAML does not list need a plus: +{cause.full_key}=..."
+            if path == "model"
+            else ""
+        )
+        return f"{no_key(cause.full_key, keys, all_keys(parent._get_root()))}{plus}"
     if isinstance(cause, InterpolationResolutionError):
-        what += ". What stands in ${ } refers to another key, and no path can hold it."
+        what += ". ${ } refers to another key, and cannot be part of a path."
     return f"{cause.full_key}: {what}" if cause.full_key else what

@@ -1,10 +1,10 @@
 """Datasets of image files in a folder: where it is, what must lie there, how it is checked."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pvt_bench.config.places import find_root
 from pvt_bench.datasets.faults.files import Survey
 from pvt_bench.datasets.faults.kinds import Fault, check, forgive
 from pvt_bench.datasets.views import Views
@@ -103,28 +103,6 @@ class ImageFolder(Views):
             f"{here}Type dataset={self.name} dataset.root=/path, or set PVT_BENCH_DATA=/path where "
             f"/path/{self.name} is that tree, or take the built-in dataset=digits."
         )
-
-
-def find_root(name: str, root: str | None) -> Path:
-    """The folder `root`, or $PVT_BENCH_DATA/<name> where it is None."""
-    if root is not None:
-        return Path(root).expanduser()
-    data = os.environ.get("PVT_BENCH_DATA")
-    if not data:
-        raise InputError(
-            f"dataset={name} does not know where its files are: dataset.root is null and "
-            f"PVT_BENCH_DATA is not set. Type dataset={name} dataset.root=/path, or set "
-            f"PVT_BENCH_DATA to the folder that holds {name}/, or take the built-in "
-            "dataset=digits."
-        )
-    found = Path(data).expanduser() / name
-    if not found.is_dir():
-        raise InputError(
-            f"There is no folder {found.absolute()}: PVT_BENCH_DATA is {data}, and dataset={name} "
-            f"looks for {name}/ in it. Put the files there, type dataset={name} dataset.root=/path "
-            "for another place, or take the built-in dataset=digits."
-        )
-    return found
 
 
 def check_bits(bits: int | None) -> int | None:

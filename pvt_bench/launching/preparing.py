@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf, open_dict
 
-from pvt_bench.builders import build_skeleton, check_device, open_data
+from pvt_bench.builders import build_skeleton, check_device, check_images, open_data
 from pvt_bench.config.checks import check
 from pvt_bench.config.launchers import LauncherName
 from pvt_bench.config.schema import Config, Mode, plain, select
@@ -77,6 +77,8 @@ def plan(configs: Sequence[Config], swept: Sequence[str]) -> list[Planned]:
             except InputError as error:
                 refused.setdefault(str(error), []).append(name)
             bar.advance()
+    if refused and len(configs) == 1:
+        raise InputError(*refused)
     if refused:
         number = sum(map(len, refused.values()))
         lines = [f"{number} of {len(configs)} cells cannot run, and nothing was queued:"]
@@ -166,19 +168,20 @@ def _checker() -> Callable[[Config], Views]:
         if config.launcher.name != LauncherName.slurm:
             check_device(config)
         once(_check_launcher, config, "launcher", "trainer")
-        once(_check_network, config, "model", "task", "freeze")
-        if config.mode not in (Mode.train, Mode.test):
-            return {}
-        views: Views = once(open_data, config, "dataset", "task", "mode")
+        skeleton = once(build_skeleton, config, "model", "task", "freeze")
+        views: Views = {}
+        if config.mode in (Mode.train, Mode.test):
+            views = once(open_data, config, "dataset", "task", "mode")
+
+        def check_size(config: Config) -> None:
+            check_images(config, skeleton, views)
+
+        once(check_size, config, "model", "task", "freeze", "dataset", "mode", "speed")
         if config.mode == Mode.train:
             count_steps(config.schedule, len(views["train"]))
         return views
 
     return check_cell
-
-
-def _check_network(config: Config) -> None:
-    build_skeleton(config)
 
 
 def _check_launcher(config: Config) -> None:
@@ -190,6 +193,6 @@ def _check_launcher(config: Config) -> None:
         if wanted * launcher.jobs > len(here):
             raise InputError(
                 f"launcher.jobs={launcher.jobs} cells at once with {wanted} GPUs each need "
-                f"{wanted * launcher.jobs}, and this machine has {len(here)}. Type "
+                f"{wanted * launcher.jobs}, and this machine has {len(here)}. Use "
                 f"launcher.jobs={max(1, len(here) // wanted)}, or fewer trainer.devices."
             )

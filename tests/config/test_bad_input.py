@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from coco_tree import write_coco_tree
-from conftest import SMALL, Command, type_in
+from conftest import SMALL, Command, environment, type_in
 from faulty_trees import write_dds
 from safetensors.torch import save_file
 
@@ -17,6 +19,8 @@ pytestmark = pytest.mark.usefixtures("results")
 
 RUN = ("model=pvt_small", "task=coco_retinanet")
 TRAIN = (*RUN, *SMALL, "schedule.steps=2", "schedule.batch_size=2", "trainer=cpu")
+
+DIGIT = ("task=imagenet_classification", "schedule.steps=1")
 
 # Words typed, and what the message must say: what is wrong, what was expected, what to type.
 WRONG_WORDS = {
@@ -44,7 +48,7 @@ WRONG_WORDS = {
     "hydra's own": ([*RUN, "hydra.run.dir=out"], ["hydra.run.dir=out", "results_dir=PATH"]),
     "quotes": ([*RUN, "weights=epoch=3.ckpt"], ["'weights=\"epoch=3.ckpt\"'"]),
     "option's type": (
-        [*RUN, "dataset=coco", "dataset.flip=often"],
+        [*RUN, "dataset=coco", "dataset.root=.", "dataset.flip=often"],
         ["dataset.flip=often", "a number"],
     ),
     "type": ([*RUN, "seed=many"], ["seed", "many", "Integer"]),
@@ -58,9 +62,34 @@ WRONG_WORDS = {
     "gpu": ([*RUN, "trainer=gpu"], ["trainer=gpu", "trainer=cpu"]),
     "precision": ([*RUN, "trainer.precision=bf16"], ["trainer.precision=bf16", "bf16-mixed"]),
     "coco": ([*RUN, "dataset=coco"], ["PVT_BENCH_DATA", "dataset.root"]),
-    "coco tree": (
+    "several gpus": ([*RUN, "trainer=ddp"], ["trainer=gpu or trainer=ddp", "trainer=cpu"]),
+    "no folder": (
         [*RUN, "dataset=coco", "dataset.root=nowhere"],
-        ["nowhere", "annotations/instances_train2017.json", "dataset.root"],
+        ["There is no folder", "nowhere", "dataset.root=PATH"],
+    ),
+    "coco tree": (
+        [*RUN, "dataset=coco", "dataset.root=."],
+        ["annotations/instances_train2017.json", "dataset.root"],
+    ),
+    "size of the protocol": (
+        ["model=coat_lite_small", "task=coco_retinanet", "mode=cost"],
+        ["800 x 1280", "task=coco_retinanet", "The nearest square that it takes is 224 x 224"],
+    ),
+    "size of the data": (
+        ["model=tnt_s_patch16_224", *DIGIT],
+        ["an image of 32 x 32", "dataset=digits (train)", "224 x 224"],
+    ),
+    "odd size": (
+        ["model=deit_tiny_patch16_224", *DIGIT, "dataset.classification.size=30"],
+        ["an image of 30 x 30", "dataset=digits (train)", "32 x 32"],
+    ),
+    "size in a sweep": (
+        ["-m", "model=tnt_s_patch16_224", *DIGIT, "seed=0,1"],
+        ["2 of 2 cells cannot run, and nothing was queued", "an image of 32 x 32"],
+    ),
+    "size to time": (
+        ["model=coat_lite_small", *DIGIT, "mode=speed", "speed.size=[64,64]"],
+        ["an image of 64 x 64", "speed.size", "224 x 224"],
     ),
     "weights": ([*TRAIN, "weights=none.ckpt"], ["weights=none.ckpt", "no such file"]),
     "model weights": ([*TRAIN, "model.weights=none.pth"], ["model.weights=none.pth", "no such"]),
@@ -216,3 +245,52 @@ def test_weights_with_nan(command: Command, digits: Path, tmp_path: Path) -> Non
     done = command(*words, "trainer=cpu", "model.weights=nan.pth")
     assert_refused(done, ["nan.pth has NaN or infinity in", "conv1.weight", "Type the path"])
     assert_none_left_running(tmp_path / "results")
+
+
+# What is wrong whatever the network: told without importing torch, which takes seconds.
+EARLY = {
+    "weights": ["weights=none.ckpt"],
+    "model weights": ["model.weights=none.pth"],
+    "data": ["dataset=coco", "dataset.root=nowhere"],
+    "no data": ["dataset=coco"],
+    "results": ["results_dir=taken/results"],
+    "store": ["tracking.uri=gopher://host"],
+    "gpus": ["launcher.gpus=many"],
+    "nodes": ["trainer.num_nodes=2"],
+    "precision": ["trainer.precision=16"],
+    "nothing to test": ["mode=test"],
+    "a sweep": ["-m", "seed=0,1", "weights=none.ckpt"],
+}
+
+
+@pytest.mark.parametrize("case", EARLY)
+def test_it_is_told_before_torch_is_imported(case: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    code = (
+        "import sys, pvt_bench.__main__ as command\n"
+        "try: command.main()\n"
+        "finally: print(sorted({'torch', 'mlflow', 'lightning'} & {*sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *RUN, *EARLY[case]],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert_refused(done, [EARLY[case][-1].partition("=")[2]])
+    assert done.stdout == "[]\n"
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_one_run_is_not_told_of_cells(command: Command) -> None:
+    """Several GPUs are the launcher's work, as a sweep is."""
+    done = command(*RUN, "trainer=ddp")
+    assert_refused(done, ["trainer=gpu or trainer=ddp: torch finds no GPU", "Use trainer=cpu"])
+    assert "cell" not in done.stderr
+    by_launcher = command(*RUN, "mode=cost", "launcher=local", "trainer.precision=16")
+    assert by_launcher.stderr.startswith("error: There is no trainer.precision=16.")
+    late = command("model=pvt_small", "task=coco_retinanet", "launcher=local", "model.heads=[1,2]")
+    assert_refused(late, ["model.heads"])
+    assert "cell" not in late.stderr

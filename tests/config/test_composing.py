@@ -164,7 +164,7 @@ def test_a_value_with_signs_of_the_grammar_is_told_how_to_be_typed(value: str) -
     words = ["model=resnet18", "task=coco_retinanet"]
     with pytest.raises(InputError) as refused:
         compose_cells([*words, f"weights={value}"])
-    shell = str(refused.value).rpartition(": " if value[0] in "[{" or "," in value else "Type ")[2]
+    shell = str(refused.value).rpartition(": " if value[0] in "[{" or "," in value else "Use ")[2]
     (word,) = shlex.split(shell)
     assert compose_cells([*words, word])[0].config.weights == value
 

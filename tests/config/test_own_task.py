@@ -113,7 +113,7 @@ def test_what_is_typed_wrong_is_told_with_the_own_names(own: Path) -> None:
     unscheduled = type_own(own, "model=pvt_tiny", "task=parity", searched(own))
     assert unscheduled.returncode == 2
     assert "There is no schedule=parity_digits." in unscheduled.stderr
-    assert "where a task has none for a dataset, type schedule=NAME" in unscheduled.stderr
+    assert "where a task has none for a dataset, add schedule=NAME" in unscheduled.stderr
     elsewhere = type_own(own, "model=pvt_tiny", "task=parity")
     assert elsewhere.returncode == 2
     assert "There is no task=parity" in elsewhere.stderr

@@ -125,7 +125,7 @@ def test_nothing_else_is_called(word: str) -> None:
 @pytest.mark.usefixtures("my_models")
 def test_a_dataset_without_the_view_is_refused() -> None:
     words = ["model=resnet18", "task=coco_retinanet", "dataset._target_=my_models.Sounds"]
-    with pytest.raises(InputError, match=r"Sounds has no view detection\. Type dataset=NAME"):
+    with pytest.raises(InputError, match=r"Sounds has no view detection\. Use dataset=NAME"):
         check_targets(compose_cells(words)[0].config)
 
 

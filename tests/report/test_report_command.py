@@ -77,7 +77,7 @@ def test_a_planted_wrong_score_ends_with_1(tmp_path: Path) -> None:
         ("tabel=imagenet", "There is no key tabel. Did you mean table"),
         ("table=imagnet", "There is no table=imagnet. Did you mean imagenet"),
         ("published=imagnet", "Did you mean imagenet"),
-        ("--table", "--table means nothing here"),
+        ("--table", "Unknown option --table"),
         ("mixed=perhaps", "mixed"),
         ("check=true", "check=true compares with published numbers"),
         ("tracking.url=x", "There is no key tracking.url"),
