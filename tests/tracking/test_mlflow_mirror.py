@@ -304,6 +304,22 @@ def test_runs_that_differ_have_different_names_and_a_rerun_keeps_its_own(tmp_pat
     }
 
 
+def test_a_cost_that_code_of_before_sent_at_the_last_step_is_not_sent_again(tmp_path):
+    from mlflow import MlflowClient
+
+    uri = default_uri(tmp_path)
+    with open_record(tmp_path) as record:
+        mirror = mirror_of(record, uri)
+        mirror.start()
+        (run,) = runs_in(uri)
+        MlflowClient(uri).log_metric(run.info.run_id, "cost/gflops", 5.0, step=10)
+        record.log(10, {"cost/gflops": 5.0, "cost/params_m": 3.0})
+        mirror.finish("finished")
+        assert not mirror.behind
+    assert history(uri, run.info.run_id, "cost/gflops") == [(10, 5.0)]
+    assert history(uri, run.info.run_id, "cost/params_m") == [(0, 3.0)]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
