@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pvt_bench.config.schema import Config, Mode, plain
+from pvt_bench.config.schema import VIEWS, Config, Mode, plain
 
 # Raise it where two runs of today would be told apart, or taken together, in another way.
 VERSION = 2
@@ -97,6 +97,13 @@ def counts(key: str, mode: Mode | None = None) -> bool:
     """Whether a key can change the result of a run of this mode, or of any."""
     modes = role(key).modes
     return key not in DIGESTED and (mode in modes if mode else bool(modes))
+
+
+def of_other_view(key: str, view: object) -> bool:
+    """Whether a dotted key sets up a view of the dataset that a task of this view does not read."""
+    group, _, below = key.partition(".")
+    name, dot, _ = below.partition(".")
+    return bool(dot) and group == "dataset" and name in VIEWS and name != view
 
 
 def read_keys(config: Config) -> dict[str, Any]:

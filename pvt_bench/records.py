@@ -21,7 +21,7 @@ from pvt_bench.config.places import find_file
 from pvt_bench.config.schema import Config, Mode, OldRecords, plain
 from pvt_bench.config.targets import find_target, signature_defaults
 from pvt_bench.errors import InputError
-from pvt_bench.identity import first_identity, flatten, identity, read_keys
+from pvt_bench.identity import first_identity, flatten, identity, of_other_view, read_keys
 from pvt_bench.measure.speed import describe_device
 from pvt_bench.names import label
 from pvt_bench.screen import say
@@ -87,8 +87,9 @@ def describe(config: Config, data: Mapping[str, Any]) -> Wanted:
 
 
 def params(config: Config) -> dict[str, Any]:
-    """The settings of a run, by dotted key, for MLflow."""
-    return dict(flatten(read_keys(config)))
+    """The settings that a run reads, by dotted key, for MLflow."""
+    leaves, view = flatten(read_keys(config)), config.task.view
+    return {key: value for key, value in leaves if not of_other_view(key, view)}
 
 
 def datasets(config: Config, data: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -16,7 +16,15 @@ from pvt_bench.config import schema
 from pvt_bench.config.command_line import compose_cells
 from pvt_bench.config.folders import config_dir
 from pvt_bench.config.schema import Config, Mode, plain
-from pvt_bench.identity import ABSENT, ROLES, counts, first_identity, flatten, identity
+from pvt_bench.identity import (
+    ABSENT,
+    ROLES,
+    counts,
+    first_identity,
+    flatten,
+    identity,
+    of_other_view,
+)
 
 SETTINGS: dict[str, Any] = {
     "seed": 0,
@@ -221,3 +229,11 @@ def _another(value: Any) -> Any:
     if isinstance(value, list):
         return [*value, 7]
     return f"{value}x"
+
+
+def test_a_run_lists_no_settings_of_views_that_its_task_does_not_read() -> None:
+    listed = records.params(compose_cells(["model=pvt_tiny", "task=coco_retinanet"])[0].config)
+    assert "dataset.detection.flip" in listed
+    assert not [key for key in listed if key.startswith(("dataset.class", "dataset.segm"))]
+    assert of_other_view("dataset.detection.flip", "classification")
+    assert not of_other_view("dataset.flip", "classification")

@@ -6,12 +6,15 @@ check themselves.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pvt_bench.config.launchers import Launcher
 from pvt_bench.config.schedules import Schedule
+
+View = Literal["classification", "detection", "segmentation"]
+VIEWS: tuple[View, ...] = get_args(View)
 
 
 class Mode(StrEnum):
@@ -61,7 +64,7 @@ class Task:
     """
 
     name: str
-    view: Literal["classification", "detection", "segmentation"]
+    view: View
     network: dict[str, Any]
     module: dict[str, Any]
     headline: list[str]

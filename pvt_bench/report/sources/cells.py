@@ -19,7 +19,7 @@ from pvt_bench.config.command_line import compose_each
 from pvt_bench.config.folders import config_dir, data_dir
 from pvt_bench.config.schema import plain
 from pvt_bench.files import replace
-from pvt_bench.identity import flatten, role
+from pvt_bench.identity import flatten, of_other_view, role
 from pvt_bench.report.sources.loaded import canonical
 
 GROUPS = ("model", "task", "dataset", "schedule", "freeze")
@@ -38,7 +38,11 @@ def cell_settings(cells: Sequence[Sequence[str]]) -> list[Settings]:
         for text, config in zip(missing, compose_each([*missing.values()]), strict=True):
             whole = plain(config)
             leaves = flatten({group: whole[group] for group in GROUPS})
-            known[text] = {key: canonical(str(value)) for key, value in leaves if role(key).modes}
+            known[text] = {
+                key: canonical(str(value))
+                for key, value in leaves
+                if role(key).modes and not of_other_view(key, config.task.view)
+            }
         # What lies on the user's own search path is not in the digest.
         _keep({text: each for text, each in known.items() if SEARCHPATH not in text})
     return [known[text] for text in texts]

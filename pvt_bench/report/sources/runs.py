@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from pvt_bench.errors import InputError
-from pvt_bench.identity import ABSENT
+from pvt_bench.identity import ABSENT, of_other_view
 from pvt_bench.report.sources.loaded import ALWAYS, FINISHED, INFO, Loaded, Source, canonical
 from pvt_bench.tracking.addresses import (
     SERVERS,
@@ -81,6 +81,10 @@ def _joined(source: Source, loaded: Loaded) -> Runs:
     params = loaded.params.reindex(info.index).map(canonical, na_action="ignore")
     params = params[sorted(params)]
     params[[key for key in ALWAYS if key not in params]] = None
+    # Older runs list what their task does not read, too.
+    views = {key: key.split(".")[1] for key in params if of_other_view(key, None)}
+    for key, view in views.items() if "task.view" in params else ():
+        params.loc[params["task.view"] != view, key] = None
     for key in ABSENT.keys() & set(params):
         params[key] = params[key].fillna(str(ABSENT[key]))
     metrics = loaded.metrics.reindex(info.index).astype(float)
