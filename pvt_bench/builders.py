@@ -25,7 +25,7 @@ def check_device(config: Config) -> None:
         raise InputError(no_gpu())
     if gpus and asked > gpus:
         raise InputError(
-            f"trainer.devices={asked}, but {socket.gethostname()} has {gpus}. Type "
+            f"trainer.devices={asked}, but {socket.gethostname()} has {gpus}. Use "
             f"trainer.devices={gpus}, or trainer=cpu."
         )
 

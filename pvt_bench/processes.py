@@ -135,7 +135,7 @@ def spread(
     except BrokenProcessPool as error:
         raise Failed(
             f"One of {processes} processes was killed, as the kernel does when memory runs out. "
-            "Give the command more memory, or fewer cores and with them fewer processes: type "
+            "Give the command more memory, or fewer cores and with them fewer processes: use "
             "taskset -c 0 before it for one."
         ) from error
     finally:

@@ -190,8 +190,8 @@ def _is_of_this_data(found: Path, covered: bool, answer: OldRecords) -> bool:
     elif answer == OldRecords.ask:
         raise InputError(
             f"There is an older record of this command ({status['state']}): {found}. When it was "
-            "made, the annotation files alone were compared, so it may be of other images. Type "
-            "old_records=keep if its images were those of today: it is taken over as it is. Type "
+            "made, the annotation files alone were compared, so it may be of other images. Use "
+            "old_records=keep if its images were those of today: it is taken over as it is. Use "
             "old_records=ignore to leave it as it is and to start a new run."
         )
     elif answer == OldRecords.ignore:

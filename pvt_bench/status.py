@@ -108,7 +108,7 @@ def _name_logs(sweep: Sweep, states: Sequence[State]) -> None:
 def _judge(states: Sequence[State]) -> int:
     why = next((state.why for state in states if state.word == UNKNOWN), None)
     if why:
-        say(f"unknown: {why}; type the same command again later")
+        say(f"unknown: {why}; run the same command again later")
     return FAILED if any(state.word in FAILURES for state in states) else DONE
 
 

@@ -56,7 +56,7 @@ def send_typed(words: Sequence[str]) -> int:
 def send_all(results_dir: Path, uri: str | None) -> int:
     """Send every record; the exit code."""
     if not results_dir.is_dir():
-        raise InputError(f"There is no directory {results_dir}. Type results_dir=PATH.")
+        raise InputError(f"There is no directory {results_dir}. Use results_dir=PATH.")
     if uri is not None:
         check_uri(uri, "uri")
     elif os.environ.get(VARIABLE):

@@ -66,7 +66,7 @@ class Torture:
         return next((path.parent for path in self.results.glob("runs/*/*/*/status.json")), None)
 
     def start(self) -> Forked:
-        """Type the command."""
+        """Run the command."""
         return Forked(self.words, self.place, environment())
 
     def end(self, command: Forked) -> int | None:

@@ -101,7 +101,7 @@ def build(
     """Build a backbone with random weights, see `create`."""
     if not isinstance(name, str) or name == "???":
         raise InputError(
-            "Which network of timm? Type for example model.name=convnext_tiny; "
+            "Which network of timm? Use for example model.name=convnext_tiny; "
             "timm.list_models() lists the names."
         )
     if "drop_path" in options:

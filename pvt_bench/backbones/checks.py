@@ -60,7 +60,7 @@ def check_heads(channels: list[int], heads: list[int]) -> None:
 def check_drop_path(drop_path: object) -> None:
     """Refuse a probability of stochastic depth that is none."""
     if isinstance(drop_path, bool) or not isinstance(drop_path, int | float):
-        raise InputError(f"model.drop_path={drop_path!r} is no number: type model.drop_path=0.1.")
+        raise InputError(f"model.drop_path={drop_path!r} is no number: use model.drop_path=0.1.")
     if not 0 <= drop_path < 1:
         raise InputError(
             f"model.drop_path={drop_path} cannot be used: expected a probability from 0 up to, "
@@ -88,7 +88,7 @@ def check_scalars(
     if attention not in ATTENTIONS:
         raise InputError(
             f"model.attention={attention} is unknown. {nearest(str(attention), ATTENTIONS)} "
-            "Type model.attention=fused."
+            "Use model.attention=fused."
         )
     check_counts(num_classes=(num_classes, 1000), in_chans=(in_chans, 3))
     if not is_positive(img_size) or img_size < stride:

@@ -71,7 +71,7 @@ def read_state(path: str | Path) -> StateFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"There is no file {path}. Type the path of a .pth or .safetensors file.")
+        raise InputError(f"There is no file {path}. Use the path of a .pth or .safetensors file.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty. Copy or download it again.")
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
@@ -82,7 +82,7 @@ def read_state(path: str | Path) -> StateFile:
         )
         raise InputError(
             f"{path} holds no state dict: expected names with tensors, at its top or under a key "
-            f"such as state_dict or model; it holds {held or 'nothing'}. Type the path of a file "
+            f"such as state_dict or model; it holds {held or 'nothing'}. Use the path of a file "
             "with a network's weights."
         )
     if len(found) > 1:
@@ -140,7 +140,7 @@ def advise(path: Path, what: str, *keys: str) -> str:
     """Say how to write a file's tensors to another file: a command to copy."""
     target = path.with_name(f"{path.stem}_tensors.pth")
     command = shlex.join(["python", "-c", RECIPE, str(path), str(target), *keys])
-    return f"{what} to a new file, and type that one's path, {target}:\n{command}"
+    return f"{what} to a new file, and use that one's path, {target}:\n{command}"
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -144,13 +144,13 @@ def check_numbers(source: str, values: Mapping[str, Tensor]) -> None:
     hollow = [name for name, value in values.items() if value.is_meta]
     if hollow:
         raise InputError(
-            f"{source} has no values, only shapes (device meta), for {some(hollow)}. Type the path "
+            f"{source} has no values, only shapes (device meta), for {some(hollow)}. Use the path "
             "of a file that was saved from a CPU or a GPU."
         )
     broken = [name for name, value in values.items() if not value.float().isfinite().all()]
     if broken:
         raise InputError(
-            f"{source} has NaN or infinity in {some(broken)}: expected finite numbers. Type the "
+            f"{source} has NaN or infinity in {some(broken)}: expected finite numbers. Use the "
             "path of a checkpoint from before the training diverged, or of another file."
         )
 
@@ -207,7 +207,7 @@ def likely_cause(state: Mapping[str, Tensor], name: str) -> str:
     linear = second and reduction is not None and reduction.shape[-1] == 1
     for variant, look in (PVT_V2 if second else first_version()).items():
         if embedding is not None and look == (depths, len(embedding), linear) and variant != name:
-            return f" It looks like a checkpoint of {variant}: type model={variant}?"
+            return f" It looks like a checkpoint of {variant}: use model={variant}?"
     return " It is a checkpoint of another network, or of other model options."
 
 

@@ -97,7 +97,7 @@ def check_pyramid(pyramid: str) -> str:
     if pyramid not in PYRAMIDS:
         raise InputError(
             f"model.pyramid={pyramid} is unknown. {nearest(str(pyramid), PYRAMIDS)} "
-            "Type model.pyramid=simple."
+            "Use model.pyramid=simple."
         )
     return pyramid
 

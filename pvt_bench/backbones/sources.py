@@ -89,7 +89,7 @@ def fetch_timm(name: str) -> tuple[str, dict[str, Tensor]]:
         raise InputError(
             f"timm's weights of {name} cannot be had ({error}). Expected a connection to "
             f"huggingface.co or a filled cache (HF_HOME). Get {address} on a machine that can, and "
-            "type model.weights=PATH."
+            "use model.weights=PATH."
         ) from error
     return address, network.state_dict()
 
@@ -109,7 +109,7 @@ def download(address: str, name: str) -> Path:
     except (*FETCH_ERRORS, InputError) as error:
         raise InputError(
             f"The weights of {name} cannot be downloaded ({error}). Get {address} on a "
-            f"machine that can, and put it at {path}; or type model.weights=PATH."
+            f"machine that can, and put it at {path}; or use model.weights=PATH."
         ) from error
     return path
 
@@ -123,6 +123,6 @@ def no_weights(name: str, repository: str | None = None) -> str:
     """The message for a network without published weights."""
     where = f" Its authors' repository is {repository}." if repository else ""
     return (
-        f"There are no published ImageNet weights of {name} to fetch.{where} Type "
+        f"There are no published ImageNet weights of {name} to fetch.{where} Use "
         "model.weights=PATH for a file of your own, or model.weights=null for random ones."
     )

@@ -118,7 +118,7 @@ def create_timm(
         key = "base" if base else "name"
         raise InputError(
             f"model.{key}={timm_name} is unknown to pvt-bench and to timm. {suggest(timm_name)} "
-            "Type for example model.name=pvt_small or model.name=resnet50."
+            "Use for example model.name=pvt_small or model.name=resnet50."
         )
     if reserved := sorted(options.keys() & RESERVED):
         raise InputError(unknown_option(name, reserved[0], known_options(timm_name)))

@@ -118,7 +118,7 @@ def check_published(
     if fault:
         raise InputError(
             f"There are no published ImageNet weights of {name} with these options. Those of "
-            f"{base} belong to another network: {fault} Type its options as published, or "
+            f"{base} belong to another network: {fault} Use its options as published, or "
             "model.weights=PATH for a file of your own."
         )
 

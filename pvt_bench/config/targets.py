@@ -83,7 +83,7 @@ def _lies_in(name: str, packages: Sequence[str]) -> bool:
 def _refusal(key: str) -> str:
     return (
         f"{key} may not be called: it is neither a class of {', '.join(ROOMS)}, nor a class or "
-        f"function that a package in {PACKAGES} defines. For a package of your own, type "
+        f"function that a package in {PACKAGES} defines. For a package of your own, use "
         f"{PACKAGES}=my_package in front of the command."
     )
 

@@ -62,7 +62,7 @@ class Sent:
             raise InputError(
                 f"A batch cannot be handed over through {SHARED_MEMORY}{_free()}, nor through a "
                 f"file in {gettempdir()}: {error}. Make room, set the variable TMPDIR to another "
-                "folder with a short path, or type trainer.workers=0: the main process then reads "
+                "folder with a short path, or use trainer.workers=0: the main process then reads "
                 "the images itself."
             ) from error
 
@@ -138,7 +138,7 @@ class _Notice:
             warn(
                 f"shared memory ({SHARED_MEMORY}{_free()}) has no room for a batch of "
                 f"{size / 1e6:,.1f} MB, so batches go through files in {gettempdir()}, which is "
-                "slower. Start the container with --shm-size=8g or --ipc=host, or type fewer "
+                "slower. Start the container with --shm-size=8g or --ipc=host, or use fewer "
                 "trainer.workers."
             )
 

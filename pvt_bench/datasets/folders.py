@@ -97,10 +97,10 @@ class ImageFolder(Views):
         if self.name == "digits":
             raise InputError(
                 f"{here}Another version may have written it: delete the folder to have it written "
-                "anew, or type dataset.root=/path."
+                "anew, or use dataset.root=/path."
             )
         raise InputError(
-            f"{here}Type dataset={self.name} dataset.root=/path, or set PVT_BENCH_DATA=/path where "
+            f"{here}Use dataset={self.name} dataset.root=/path, or set PVT_BENCH_DATA=/path where "
             f"/path/{self.name} is that tree, or take the built-in dataset=digits."
         )
 
@@ -114,7 +114,7 @@ def check_bits(bits: int | None) -> int | None:
     if bits is not None and (type(bits) is not int or not 8 <= bits <= 32):
         raise InputError(
             f"dataset.bits={bits} must be the bits that images of more than 8 bits use, from 8 to "
-            "32. Type for example dataset.bits=12, or dataset.bits=null to go by their values."
+            "32. Use for example dataset.bits=12, or dataset.bits=null to go by their values."
         )
     return bits
 

@@ -151,7 +151,7 @@ def to_8_bits(image: Image.Image, path: Path, bits: int | None) -> Image.Image:
     if not 0 <= low <= high < 2**used or dark or flat or fractions:
         raise InputError(
             f"The image {path} has values from {low:g} to {high:g} (mode {image.mode}), from which "
-            "its range cannot be told. Type dataset.bits=12 where all images of the dataset use 12 "
+            "its range cannot be told. Use dataset.bits=12 where all images of the dataset use 12 "
             "bits, dataset.bits=16 where they use 16 and some are dark; or convert them to 8 bits."
         )
     return Image.fromarray((values.astype(np.int64) // step).astype(np.uint8))

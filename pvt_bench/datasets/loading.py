@@ -174,7 +174,7 @@ def _possible(workers: int) -> int:
         warn(
             f"trainer.workers={workers} is not possible ({error}): /dev/shm has no room for "
             "semaphores. The main process reads the images itself, which is slower. Start the "
-            "container with --shm-size=8g or --ipc=host, or type fewer trainer.workers."
+            "container with --shm-size=8g or --ipc=host, or use fewer trainer.workers."
         )
         return 0
     return workers

@@ -83,7 +83,7 @@ class Views:
     def _refuse(self, view: str) -> NoReturn:
         own = ", ".join(views_of(type(self))) or "none"
         others = " or ".join(f"dataset={name}" for name in datasets_with(view))
-        raise InputError(f"dataset={self.name} has no {view} view (it has: {own}). Type {others}.")
+        raise InputError(f"dataset={self.name} has no {view} view (it has: {own}). Use {others}.")
 
 
 def views_of(dataset: type[Views]) -> list[str]:

@@ -61,7 +61,7 @@ def thaw(directory: Path, submitted: bool = False) -> tuple[Config, dict[str, An
     if not path.exists():
         raise InputError(
             f"{path} is not there: either results_dir is not shared with this machine, or the cell "
-            "was never submitted. Type the command of the sweep again, with a results_dir that all "
+            "was never submitted. Run the command of the sweep again, with a results_dir that all "
             "machines see."
         )
     frozen: dict[str, Any] = json.loads(path.read_bytes())
@@ -69,7 +69,7 @@ def thaw(directory: Path, submitted: bool = False) -> tuple[Config, dict[str, An
     # Before the rest is read: other code may have other keys.
     if not allowed and frozen["source"] != source_digest():
         raise InputError(
-            "The code of pvt_bench has changed since the cell was submitted. Type the command of "
+            "The code of pvt_bench has changed since the cell was submitted. Run the command of "
             "the sweep again, or submit with launcher.allow_changed_code=true."
         )
     register()

@@ -89,13 +89,13 @@ def _check_processes(config: Config, typed: Mapping[str, Any]) -> None:
     """Refuse options that the launcher sets itself, and another number of processes."""
     for key, instead in OWN.items():
         if key in typed:
-            raise InputError(f"{TYPED}.{key}: the launcher sets it itself. Type {instead}.")
+            raise InputError(f"{TYPED}.{key}: the launcher sets it itself. Use {instead}.")
     trainer = config.trainer
     if str(typed.get("ntasks", "")) not in ("", str(trainer.devices * trainer.num_nodes)):
         raise InputError(
             f"{TYPED}.ntasks={typed['ntasks']}: a cell has trainer.devices={trainer.devices} "
             f"processes on each of trainer.num_nodes={trainer.num_nodes} nodes. Leave ntasks out, "
-            "and type these two."
+            "and use these two."
         )
 
 
@@ -107,14 +107,14 @@ def _check_same(key: str, ours: Any, typed: Mapping[str, Any]) -> None:
     name = own.get(key, f"launcher.{KEYS.get(key, key)}")
     if key in typed and _canonical(key, ours) != _canonical(key, typed[key]):
         raise InputError(
-            f"{name} says {key}={ours}, and {TYPED} says {key}={typed[key]}. Type one of the two; "
+            f"{name} says {key}={ours}, and {TYPED} says {key}={typed[key]}. Use one of the two; "
             f"{name} is enough."
         )
     for other in EXCLUSIVE.get(key, ()):
         if other in typed:
             raise InputError(
                 f"{name} says {key}={ours}, and {TYPED} says {other}={typed[other]}: SLURM takes "
-                f"one of the two. Type {name}=null to keep {other}."
+                f"one of the two. Use {name}=null to keep {other}."
             )
 
 
@@ -129,7 +129,7 @@ def _types_gpus(config: Config, typed: Mapping[str, Any]) -> bool:
         raise InputError(
             f"{TYPED}.gpus_per_task={found['gpus_per_task']}: SLURM would show each of "
             f"trainer.devices={trainer.devices} processes no GPUs but its own, and they take them "
-            f"by number. Type +{TYPED}.gpus_per_node={trainer.devices} instead."
+            f"by number. Use +{TYPED}.gpus_per_node={trainer.devices} instead."
         )
     for option, text in found.items():
         number, kinds = count_typed(option, text, trainer.devices, trainer.num_nodes)
@@ -141,12 +141,12 @@ def _types_gpus(config: Config, typed: Mapping[str, Any]) -> bool:
             if number != asked.number or (asked.kind and kinds - {asked.kind}):
                 raise InputError(
                     f"{gives}{_of(kinds)}, and launcher.gpus={asked} asks for {asked.number}"
-                    f"{_of({asked.kind})}. Type one of the two."
+                    f"{_of({asked.kind})}. Use one of the two."
                 )
         elif trainer.accelerator != "cpu" and number != trainer.devices:
             raise InputError(
                 f"{gives}, and trainer.devices={trainer.devices} makes as many processes, one a "
-                f"GPU. Type trainer.devices={max(1, int(number))}, or {option} for "
+                f"GPU. Use trainer.devices={max(1, int(number))}, or {option} for "
                 f"{trainer.devices} GPUs a node."
             )
     return True

@@ -83,12 +83,12 @@ def failed(states: Sequence[State]) -> bool:
 def _check_launcher(config: Config, uri: str) -> None:
     if config.launcher.detach and config.launcher.name == LauncherName.in_process:
         raise InputError(
-            "launcher.detach=true: cells that run in this process end with it. Type launcher=local "
+            "launcher.detach=true: cells that run in this process end with it. Use launcher=local "
             "or launcher=slurm."
         )
     if config.launcher.name == LauncherName.slurm and sqlite_file(uri):
         warn(
-            "the MLflow store is a sqlite file, which is for one host: with nodes on several, type "
+            "the MLflow store is a sqlite file, which is for one host: with nodes on several, use "
             "tracking.uri=http://host:5000 of a tracking server"
         )
 

@@ -53,7 +53,7 @@ def check_slurm(config: Config) -> None:
     for_slurm(config, "")
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise InputError(
-            "launcher=slurm: there is no sbatch here. Type it on a machine that submits to SLURM, "
+            "launcher=slurm: there is no sbatch here. Run it on a machine that submits to SLURM, "
             "or launcher=local to run the cells on this one."
         )
     command = ["sinfo", "--noheader", "--format=%R"]
@@ -87,7 +87,7 @@ def submit_to_slurm(
         raise InputError(
             f"SLURM was not heard to take the job: {submission.said or error}\nIt may be in the "
             f"queue all the same. Once SLURM answers, squeue --name={name} shows it, and scancel "
-            f"--name={name} ends it; then type the same command again."
+            f"--name={name} ends it; then run the same command again."
         ) from error
 
 

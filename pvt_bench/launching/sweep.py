@@ -101,7 +101,7 @@ class Sweep:
             return sweep
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"{directory / FILE} is not the file of a sweep ({error}). Type the command of the "
+                f"{directory / FILE} is not the file of a sweep ({error}). Run the command of the "
                 "sweep again: it is written anew, and nothing that is finished runs again."
             ) from error
 

@@ -101,6 +101,6 @@ def _check(options: Options) -> None:
             )
     if options.check and not (options.table or options.published):
         raise InputError(
-            "check=true compares with published numbers. Type table=NAME, for example "
+            "check=true compares with published numbers. Use table=NAME, for example "
             "table=imagenet, or published=NAME."
         )

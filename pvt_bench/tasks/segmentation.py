@@ -47,7 +47,7 @@ class Segmentation(Task):
         if not scales or min(scales) <= 0:
             raise InputError(
                 f"task.module.scales={list(scales)} must be positive factors on the size of the "
-                "test images, at least one. Type for example task.module.scales=[0.5,1.0,1.5]."
+                "test images, at least one. Use for example task.module.scales=[0.5,1.0,1.5]."
             )
         self.shown = list(product(scales, (False, True) if flip_test else (False,)))
 

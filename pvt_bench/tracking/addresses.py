@@ -51,7 +51,7 @@ def explain_uri(typed: str | None, environment: Mapping[str, str]) -> list[str]:
         lines.append(f"MLflow: {without_password(typed or exported)} ({why})")
     if typed and without_password(typed) != typed:
         lines.append(
-            "MLflow: others can see a password that is typed while the command runs. Type the "
+            "MLflow: others can see a password that is typed while the command runs. Use the "
             "address without it, and export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
             f"for a server, or the whole address as {VARIABLE}"
         )
@@ -89,7 +89,7 @@ def check_uri(uri: str, name: str = "tracking.uri") -> None:
             or one without the place it needs.
     """
     if re.search(r"\s", uri) and not uri.startswith(SQLITE):
-        raise InputError(f"{name} has a space in its address. Type it as %20.")
+        raise InputError(f"{name} has a space in its address. Write it as %20.")
     parts = urlsplit(uri)
     if re.fullmatch(r"sqlite:///(?!:)[^?]+", uri):
         return
@@ -100,7 +100,7 @@ def check_uri(uri: str, name: str = "tracking.uri") -> None:
     if parts.scheme == "sqlite" and "?" in uri:
         reason = "a ? begins options, in the name of a file it is %3F"
     raise InputError(
-        f"{name}={without_password(uri)}: {reason}. Type "
+        f"{name}={without_password(uri)}: {reason}. Use "
         "tracking.uri=sqlite:////absolute/path/mlflow.db for a file on this host, or "
         "tracking.uri=http://host:5000 for a tracking server."
     )
@@ -135,7 +135,7 @@ def reveal(uri: str) -> str:
     if without_password(exported) != uri:
         raise InputError(
             f"The password of {uri} is not kept. Export the whole address as {VARIABLE}, or "
-            "type one without a password and export MLFLOW_TRACKING_USERNAME and "
+            "use one without a password and export MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD."
         )
     return exported

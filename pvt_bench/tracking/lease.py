@@ -106,7 +106,7 @@ def writing(results_dir: Path) -> Iterator[None]:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         raise InputError(
             f"The results cannot be written to {results_dir} ({what}). Make room there, or "
-            "choose a directory that you can write to: type results_dir=PATH, or set the "
+            "choose a directory that you can write to: use results_dir=PATH, or set the "
             "environment variable PVT_BENCH_RESULTS."
         ) from error
 
@@ -149,5 +149,5 @@ def _refuse_running(directory: Path, lease: Lease) -> None:
 def _already_running(name: str, lease: Lease) -> AlreadyRunning:
     return AlreadyRunning(
         f"The run {name} is already running ({describe(lease.last)}). One process at a time works "
-        "on a run: wait for it or stop it, then type the same command again."
+        "on a run: wait for it or stop it, then run the same command again."
     )

@@ -42,7 +42,7 @@ def save_checkpoint(
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"The checkpoint of step {step} could not be written to {directory}: {error}. "
-            f"{_missing_space(directory, state)}The older checkpoints are whole. Type the same "
+            f"{_missing_space(directory, state)}The older checkpoints are whole. Run the same "
             "command to go on."
         ) from error
     for old in [path for path in _newest_first(directory) if path <= target][KEPT:]:

@@ -24,12 +24,12 @@ def count_steps(schedule: Schedule, samples: int) -> tuple[int, int]:
         raise InputError(
             "The schedule needs either epochs or steps, and has "
             f"schedule.epochs={schedule.epochs} and schedule.steps={schedule.steps}. "
-            "Type schedule.epochs=12 schedule.steps=null, or the other way round."
+            "Use schedule.epochs=12 schedule.steps=null, or the other way round."
         )
     if not 1 <= schedule.batch_size <= samples:
         raise InputError(
             f"schedule.batch_size={schedule.batch_size} must be at least 1 and at most "
-            f"{samples}, the number of training images. Type for example "
+            f"{samples}, the number of training images. Use for example "
             f"schedule.batch_size={min(8, samples)}."
         )
     epoch = samples // schedule.batch_size

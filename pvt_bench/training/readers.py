@@ -13,12 +13,12 @@ _GONE = re.compile(r"DataLoader worker \(pid")
 _SIGNAL = re.compile(r"killed by signal: (.+?)\.")
 _CAUSES = {
     "Killed": (
-        "was killed, as the kernel does when memory runs out. Give the run more memory, or type a "
+        "was killed, as the kernel does when memory runs out. Give the run more memory, or use a "
         "smaller trainer.workers, which is the number of such processes."
     ),
     "Bus error": (
         "ended with a bus error: shared memory (/dev/shm) or a disk is full, or a file was cut "
-        "short while it was read. Free some space, or type trainer.workers=0 to do without."
+        "short while it was read. Free some space, or use trainer.workers=0 to do without."
     ),
 }
 _OTHERWISE = (

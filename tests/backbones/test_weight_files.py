@@ -383,7 +383,7 @@ def test_the_recipe_for_objects_works(
     else:
         run_recipe_here(str(error.value), monkeypatch)
     target = f"{Path(name).stem}_tensors.pth"
-    assert f"type that one's path, {target}:\n" in str(error.value)
+    assert f"use that one's path, {target}:\n" in str(error.value)
     loaded = create("resnet18", weights=target)
     assert same(loaded.state_dict(), network.state_dict())
     assert loaded.load_report.source == f"{target}{place}"

@@ -295,5 +295,5 @@ def test_another_variant_of_pvt_v2_is_named(name: str, other: str, tmp_path: Pat
     path = tmp_path / "weights.safetensors"
     save_weights(create(name), path)
     for wrong in (other, "pvt_small"):
-        with pytest.raises(InputError, match=rf"checkpoint of {name}: type model={name}\?"):
+        with pytest.raises(InputError, match=rf"checkpoint of {name}: use model={name}\?"):
             create(wrong, features=True, weights=str(path))

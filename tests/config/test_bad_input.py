@@ -243,7 +243,7 @@ def test_weights_with_nan(command: Command, digits: Path, tmp_path: Path) -> Non
     torch.save({**state, "conv1.weight": state["conv1.weight"] / 0}, tmp_path / "nan.pth")
     words = ["model=resnet18", *TRAIN[1:2], "schedule.steps=1", f"dataset.root={digits}"]
     done = command(*words, "trainer=cpu", "model.weights=nan.pth")
-    assert_refused(done, ["nan.pth has NaN or infinity in", "conv1.weight", "Type the path"])
+    assert_refused(done, ["nan.pth has NaN or infinity in", "conv1.weight", "Use the path"])
     assert_none_left_running(tmp_path / "results")
 
 

@@ -336,7 +336,7 @@ def test_the_way_from_roboflows_layout_can_be_typed(val: str, tmp_path: Path) ->
     (root / "annotations").rmdir()
     with pytest.raises(InputError, match="as Roboflow exports it") as caught:
         open_data(compose(root, tmp_path))
-    subprocess.run(["sh", "-ec", str(caught.value).split("Type there: ")[1]], cwd=root, check=True)
+    subprocess.run(["sh", "-ec", str(caught.value).split("Run there: ")[1]], cwd=root, check=True)
     assert len(open_data(compose(root, tmp_path))["val"]) == 4
 
 

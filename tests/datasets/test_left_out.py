@@ -108,7 +108,7 @@ def test_the_way_from_tiny_imagenet_can_be_typed(tmp_path: Path) -> None:
     (root / "val/val_annotations.txt").write_text("\n".join(lines))
     with pytest.raises(InputError, match="Tiny ImageNet") as caught:
         views(CLASSES, root)
-    subprocess.run(["sh", "-ec", str(caught.value).split("Type there: ")[1]], cwd=root, check=True)
+    subprocess.run(["sh", "-ec", str(caught.value).split("Run there: ")[1]], cwd=root, check=True)
     assert [int(target["label"]) for _, target in views(CLASSES, root)["val"]] == expected
 
 
@@ -190,7 +190,7 @@ def test_images_turned_by_exif_beside_masks_that_are_not(tmp_path: Path) -> None
         with Image.open(path) as image:
             image.load()
             image.save(path, exif=exif)
-    with pytest.raises(InputError, match=r"type dataset\.exif=ignore"):
+    with pytest.raises(InputError, match=r"use dataset\.exif=ignore"):
         views(SCENES, root)
     assert len(views(SCENES, root, "dataset.exif=ignore")["val"]) == 3
 
@@ -260,7 +260,7 @@ def test_12_bits_through_the_command(command: Command, tmp_path: Path, results: 
         assert number < 20
     done = command(*CLASSES, f"dataset.root={root}")
     assert done.returncode == 2
-    assert re.search(r"has values from 320 to 3520 .* Type dataset\.bits=12", done.stderr)
+    assert re.search(r"has values from 320 to 3520 .* Use dataset\.bits=12", done.stderr)
     assert not list(results.glob("runs/*/*/*"))
     image, _ = views(CLASSES, root, "dataset.bits=12")["val"][0]
     assert image.max() == pytest.approx(220 / 255, abs=0.03)

@@ -95,6 +95,4 @@ def test_views_that_a_dataset_has_not_are_refused(name: str, tmp_path: Path, dig
             with pytest.raises(InputError) as caught:
                 getattr(dataset, view)("train")
             assert f"dataset={name} has no {view} view" in str(caught.value)
-            assert f"Type {' or '.join(f'dataset={other}' for other in names)}." in str(
-                caught.value
-            )
+            assert f"Use {' or '.join(f'dataset={other}' for other in names)}." in str(caught.value)

@@ -41,7 +41,7 @@ def test_what_gpus_says(typed: int | str | None, expected: tuple[int, str] | Non
 
 @pytest.mark.parametrize("wrong", ["a100:", ":2", "a100:x", "a100:0", "two", "-1", "1.5", "a:b:2"])
 def test_gpus_that_are_no_number(wrong: str) -> None:
-    with pytest.raises(InputError, match=r"launcher.gpus=.* Type for example launcher.gpus=2 or"):
+    with pytest.raises(InputError, match=r"launcher.gpus=.* Use for example launcher.gpus=2 or"):
         options(f"launcher.gpus='{wrong}'")
 
 
@@ -54,7 +54,7 @@ def test_a_type_without_a_number_ends_the_command(command: Command) -> None:
 
 @pytest.mark.parametrize("launcher", ["local", "in_process"])
 def test_only_slurm_knows_types(launcher: str) -> None:
-    with pytest.raises(InputError, match=r"Type launcher.gpus=2, or launcher=slurm"):
+    with pytest.raises(InputError, match=r"Use launcher.gpus=2, or launcher=slurm"):
         options(f"launcher={launcher}", "launcher.gpus=a100:2")
 
 
@@ -91,8 +91,8 @@ def test_what_is_typed_for_sbatch_is_what_is_sent(
     [
         (("launcher.gpus=2", "@gres=gpu:4"), r"4 GPUs, and launcher.gpus=2 asks for 2. Type one"),
         (("launcher.gpus=v100:2", "@gres=gpu:a100:2"), "of type a100, .*of type v100"),
-        (("trainer=gpu", "@gres=gpu:4"), r"Type trainer.devices=4, or gres for 1 GPUs a node"),
-        (("@gpus=4",), "Type trainer.devices=4"),
+        (("trainer=gpu", "@gres=gpu:4"), r"Use trainer.devices=4, or gres for 1 GPUs a node"),
+        (("@gpus=4",), "Use trainer.devices=4"),
         (("trainer=ddp", "trainer.devices=2", "@gpus_per_task=1"), "gpus_per_node=2 instead"),
         (("launcher.mem_gb=32", "@mem=64G"), "launcher.mem_gb is enough"),
         (("launcher.mem_gb=32", "@mem-per-cpu=4G"), "launcher.mem_gb=null to keep mem_per_cpu"),
@@ -101,8 +101,8 @@ def test_what_is_typed_for_sbatch_is_what_is_sent(
         (("@ntasks=4",), r"trainer.devices=1 processes"),
         (("@ntasks-per-node=2",), "trainer.devices is enough"),
         (("@nodes=2",), "trainer.num_nodes is enough"),
-        (("@time=60",), "Type launcher.timeout_min="),
-        (("@array=0-3",), "Type launcher.jobs="),
+        (("@time=60",), "Use launcher.timeout_min="),
+        (("@array=0-3",), "Use launcher.jobs="),
     ],
 )
 def test_what_cannot_both_be_is_refused(words: tuple[str, ...], expected: str) -> None:

@@ -86,7 +86,7 @@ def test_status_where_slurm_does_not_answer(
         text = shown(line)
         assert "1 unknown" in text
         assert "unknown: SLURM does not answer (squeue: " in text
-        assert "type the same command again later" in text
+        assert "run the same command again later" in text
     (state,) = look(read_sweep(results, "run"))
     assert (state.word, state.status["state"]) == (UNKNOWN, "queued")
     assert "1 queued" in shown(":")

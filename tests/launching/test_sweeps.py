@@ -286,7 +286,7 @@ def test_status_of_a_removed_record_and_of_what_is_not_there(
     assert status.main(["sweep"]) == 2
     (results / "sweeps" / "other-012345" / "sweep.json").write_text("{}")
     assert status.main([*words, "sweep=other"]) == 2
-    assert "Type the command of the sweep again" in capsys.readouterr().err
+    assert "Run the command of the sweep again" in capsys.readouterr().err
 
 
 def test_a_cell_runs_only_with_the_code_it_was_submitted_with(

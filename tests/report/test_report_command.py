@@ -112,7 +112,7 @@ def test_a_directory_that_cannot_be_written_is_told_at_once(
     (results / "tables").write_text("a file")
     assert command.main([f"results_dir={results}"]) == 2
     printed = capsys.readouterr()
-    assert "Type output_dir=PATH" in printed.err
+    assert "Use output_dir=PATH" in printed.err
     assert "drawing" not in printed.out
 
 

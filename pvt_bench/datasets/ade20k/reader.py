@@ -147,7 +147,7 @@ class ADE20KSegmentation(View):
             raise InputError(
                 f"{self.image_files[index]} has {image.shape[-1]} x {image.shape[-2]} pixels, but "
                 f"{self.segment_files[index]} has {width} x {height}: they do not belong together."
-                + f" If EXIF turns the image, type dataset.exif={other}."
+                + f" If EXIF turns the image, use dataset.exif={other}."
                 * swapped
             )
         if self.training:

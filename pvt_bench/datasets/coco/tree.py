@@ -46,7 +46,7 @@ class CocoTree(ImageFolder):
             val = "valid" if found["valid"].exists() else "test"
             raise InputError(
                 f"{self.root.absolute()} has train/{ROBOFLOW}, as Roboflow exports it, and COCO's "
-                "layout is expected. Type there: mkdir annotations; mv train train2017; "
+                "layout is expected. Run there: mkdir annotations; mv train train2017; "
                 f"mv {val} val2017; "
                 f"mv train2017/{ROBOFLOW} annotations/instances_train2017.json; "
                 f"mv val2017/{ROBOFLOW} annotations/instances_val2017.json"

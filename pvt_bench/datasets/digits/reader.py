@@ -106,7 +106,7 @@ def write_digits(root: Path) -> None:
         if not root.is_dir():
             raise InputError(
                 f"The digits cannot be written to {root}: {error.strerror}. "
-                "Type results_dir=/path or dataset.root=/path for a place that can be written."
+                "Use results_dir=/path or dataset.root=/path for a place that can be written."
             ) from error
 
 

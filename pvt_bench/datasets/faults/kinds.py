@@ -96,13 +96,13 @@ SIZE_AS_STORED = Kind(
     "image turned by EXIF, its annotations not",
     ERROR,
     _STOPS,
-    "Type dataset.exif=ignore, if all annotations were made on the images as they are stored.",
+    "Use dataset.exif=ignore, if all annotations were made on the images as they are stored.",
 )
 SIZE_UPRIGHT = Kind(
     "image as stored, its annotations turned by EXIF",
     ERROR,
     _STOPS,
-    "Type dataset.exif=apply, if all annotations were made on the upright images.",
+    "Use dataset.exif=apply, if all annotations were made on the upright images.",
 )
 NOT_DECODED = Kind(
     "image of a format that cannot be decoded",
@@ -133,13 +133,13 @@ DEEP = Kind(
     "image of more than 8 bits",
     NOTE,
     "The upper 8 bits of its range are taken.",
-    "Nothing, or type dataset.bits=12 or dataset.bits=16 for the range of all.",
+    "Nothing, or use dataset.bits=12 or dataset.bits=16 for the range of all.",
 )
 UNKNOWN_RANGE = Kind(
     "image whose range cannot be told",
     ERROR,
     _STOPS_LATER,
-    "Type dataset.bits=12 or dataset.bits=16, or convert the images to 8 bits.",
+    "Use dataset.bits=12 or dataset.bits=16, or convert the images to 8 bits.",
 )
 GREY = Kind("grey image", NOTE, "It is converted to RGB with three equal channels.", "Nothing.")
 PALETTE = Kind("palette image", NOTE, "It is converted to RGB.", "Nothing.")

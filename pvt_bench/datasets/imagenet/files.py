@@ -158,7 +158,7 @@ def _refuse_tiny(root: Path) -> None:
         return
     raise InputError(
         f"{root.absolute()} has val/{TINY}: it is laid out as Tiny ImageNet, and images in the "
-        "folders of their classes are expected. Type there: for c in train/*; do "
+        "folders of their classes are expected. Run there: for c in train/*; do "
         'mv "$c"/images/* "$c"; rmdir "$c"/images; done; '
         'while read -r image class rest || [ "$image" ]; do mkdir -p val/"$class"; '
         f'mv val/images/"$image" val/"$class"; done < val/{TINY}; '

@@ -64,7 +64,7 @@ def _writing(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"The report cannot be written to {directory} ({error.strerror}). Type "
+            f"The report cannot be written to {directory} ({error.strerror}). Use "
             "output_dir=PATH of a directory that you can write to."
         ) from error
 

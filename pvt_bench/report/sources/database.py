@@ -114,7 +114,7 @@ class Database:
             path = Path(str(url.database)).expanduser()
             if not path.is_file():
                 raise InputError(
-                    f"There is no MLflow store {path}. Type tracking.uri=sqlite:///PATH of the "
+                    f"There is no MLflow store {path}. Use tracking.uri=sqlite:///PATH of the "
                     "file, or leave it out to read the records under results_dir."
                 )
             place = f"file:{quote(str(path.resolve()))}"

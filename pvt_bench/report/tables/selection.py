@@ -64,7 +64,7 @@ def check_keys(names: Sequence[str], runs: Runs, option: str) -> None:
 def _meets(runs: Runs, condition: str) -> "pd.Series[bool]":
     parts = CONDITION.fullmatch(condition)
     if parts is None:
-        raise InputError(f"where={condition} is not a condition. Type {EXAMPLE}.")
+        raise InputError(f"where={condition} is not a condition. Use {EXAMPLE}.")
     name, sign, wanted = parts.group(1), parts.group(2), parts.group(3).strip()
     values = _values(runs, name)
     if sign in ("=", "!="):
@@ -73,7 +73,7 @@ def _meets(runs: Runs, condition: str) -> "pd.Series[bool]":
         return equal if sign == "=" else ~equal
     limit = pd.to_numeric(wanted, errors="coerce")
     if pd.isna(limit):
-        raise InputError(f"where={condition}: {wanted!r} is not a number. Type {EXAMPLE}.")
+        raise InputError(f"where={condition}: {wanted!r} is not a number. Use {EXAMPLE}.")
     numbers = pd.to_numeric(values, errors="coerce")
     compare = {"<": numbers.lt, ">": numbers.gt, "<=": numbers.le, ">=": numbers.ge}
     return compare[sign](limit)
