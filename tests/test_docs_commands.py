@@ -184,7 +184,11 @@ RULES = (
     ),
     Rule(r"pvt_bench\.preflight\b(?!.*--help)", read_data, "the data is not there"),
     Rule(r"pvt_bench\.(report|status|sync|export|options|preflight)\b", run_inside),
-    Rule(r"pvt_bench( .*)? (--help|--cfg|-h|-c)\b", run),
+    Rule(r"-sc install=", ("test_bash_completes",), "its lines are for a shell"),
+    Rule(
+        r"^python -m pvt_bench$", ("test_a_bare_command_shows_the_first_one_to_run",), "exit code 2"
+    ),
+    Rule(r"pvt_bench( .*)? (--help|--version|help|--cfg|-h|-c)\b", run),
     Rule(r"my_conf", compose_own, "test_own_dataset.py and others run such packages"),
     Rule(r"mode=test\b", run_small, "trains for two steps"),
     Rule(r"^python -m pvt_bench model=\w+ task=\w+$", run_small, "takes minutes"),

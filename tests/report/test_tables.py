@@ -18,7 +18,7 @@ KINDS = (
 
 
 COMMITTED = data_dir("results") / "tables"
-README = data_dir("results").parent / "README.md"
+PAGE = data_dir("results").parent / "docs" / "running.md"
 TABLES = sorted(
     path.stem for path in data_dir("experiments").glob("table/*.yaml")
     if (COMMITTED / f"{path.stem}.csv").exists()
@@ -64,10 +64,10 @@ def test_the_committed_scores_and_speeds_are_those_of_their_records(
     assert written.read_text() == committed.read_text()
 
 
-def test_the_costs_in_the_readme_are_what_the_command_prints(
+def test_the_costs_in_the_guide_are_what_the_command_prints(
     command: Command, results: Path
 ) -> None:
-    lines = re.findall(r"^\| `\[([\d,]+)\]`.*\| ([\d.]+) \| ([\d.]+) \|$", README.read_text(), re.M)
+    lines = re.findall(r"^\| `\[([\d,]+)\]`.*\| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.M)
     stated = {f"[{ratios}]": figures for ratios, *figures in lines}
     cells = [f"model.sr_ratios={','.join(stated)}", "model=pvt_small", "task=coco_retinanet"]
     done = command("-m", *cells, "mode=cost")
