@@ -70,7 +70,8 @@ def _likeness(word: str, option: str) -> float:
     """How likely a word stands for an option, from 0 to 1; 0 where nothing but chance says so."""
     ratio = SequenceMatcher(None, word, option).ratio()
     others = sum(a != b for a, b in zip(word, option, strict=False))
-    if len(word) == len(option) > 2 and others == 1:
+    swapped = others == 2 and sorted(word) == sorted(option)
+    if len(word) == len(option) > 2 and (others == 1 or swapped):
         return max(ratio, LIKE)
     words, parts = set(re.split(r"[_.-]", word)), set(re.split(r"[_.-]", option))
     begins = len(word) > 2 and option.startswith(word)

@@ -58,10 +58,10 @@ def show_typed(words: Sequence[str]) -> int:
     if "sweep" in typed:
         return show_cells(Sweep.read(find_sweep(results_dir, typed["sweep"])))
     sweeps, damaged = read_sweeps(results_dir)
-    codes = [list_sweeps(results_dir, sweeps), list_runs(results_dir, sweeps)]
-    if not codes[0] and not codes[1] and not sweeps and not damaged:
+    runs = single_runs(results_dir, sweeps)
+    if not sweeps and not damaged and not runs.cells:
         say(f"There is no run in {results_dir}. python -m pvt_bench starts one.")
-    return max(*codes, FAILED if damaged else DONE)
+    return max(list_sweeps(results_dir, sweeps), list_runs(runs), FAILED if damaged else DONE)
 
 
 def list_sweeps(results_dir: Path, sweeps: Sequence[Sweep]) -> int:
@@ -75,14 +75,13 @@ def list_sweeps(results_dir: Path, sweeps: Sequence[Sweep]) -> int:
     return _judge([state for each in states for state in each])
 
 
-def list_runs(results_dir: Path, sweeps: Sequence[Sweep]) -> int:
+def list_runs(runs: Sweep) -> int:
     """The runs that belong to no sweep, those that need attention first; the exit code."""
-    runs = single_runs(results_dir, sweeps)
     if not runs.cells:
         return DONE
     states = sorted(look(runs), key=lambda state: state.word == FINISHED)
     shown = [_with_progress(runs, state) for state in states[:SHOWN]]
-    show_states(f"single runs in {results_dir}: {count(states)}", shown, "run")
+    show_states(f"single runs in {runs.results_dir}: {count(states)}", shown, "run")
     if len(states) > SHOWN:
         say(f"and {len(states) - SHOWN:,} more")
     _name_logs(runs, states)

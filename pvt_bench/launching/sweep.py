@@ -149,7 +149,8 @@ def find_sweep(results_dir: Path, name: str) -> Path:
     matching = [path for each, path in names.items() if name in (each, each.rpartition("-")[0])]
     if not matching:
         raise InputError(
-            f"There is no sweep {name} in {results_dir / 'sweeps'}. {nearest(name, names)}"
+            f"There is no sweep {name} in {results_dir / 'sweeps'}. "
+            f"{nearest(name, {each.rpartition('-')[0] for each in names})}"
         )
     return matching[-1]
 

@@ -219,7 +219,7 @@ def test_unusable_values_are_named(option: str, value: object) -> None:
         create("pvt_small", **{option: value})
     message = str(caught.value)
     assert f"model.{option}=" in message
-    assert "expected" in message or "type" in message.lower() or "Choose" in message
+    assert "expected" in message or "use" in message.lower() or "Choose" in message
     assert str(value).strip("'") in message
 
 

@@ -89,7 +89,7 @@ def test_what_is_typed_for_sbatch_is_what_is_sent(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("launcher.gpus=2", "@gres=gpu:4"), r"4 GPUs, and launcher.gpus=2 asks for 2. Type one"),
+        (("launcher.gpus=2", "@gres=gpu:4"), r"4 GPUs, and launcher.gpus=2 asks for 2. Use one"),
         (("launcher.gpus=v100:2", "@gres=gpu:a100:2"), "of type a100, .*of type v100"),
         (("trainer=gpu", "@gres=gpu:4"), r"Use trainer.devices=4, or gres for 1 GPUs a node"),
         (("@gpus=4",), "Use trainer.devices=4"),

@@ -150,7 +150,7 @@ def test_two_processes_are_one_run(words: tuple[str, ...], results: Path) -> Non
 def test_devices_that_do_not_fit(
     wrong: tuple[str, ...], expected: str, words: tuple[str, ...], results: Path
 ) -> None:
-    with pytest.raises(InputError, match="nothing was queued") as refused:
+    with pytest.raises(InputError) as refused:
         start(*words, *wrong)
     assert expected in str(refused.value)
     assert not (results / "runs").exists()

@@ -120,6 +120,7 @@ def test_status_knows_single_runs_and_their_logs(
     assert status.main([f"results_dir={results}"]) == 1
     shown = capsys.readouterr().out
     assert "1 failed, 2 done" in shown
+    assert "There is no run" not in shown
     assert "The loss is not finite" in shown
     (log,) = re.findall(r": log (.*log\.txt)", shown)
     assert "The loss is not finite" in Path(log).read_text()
