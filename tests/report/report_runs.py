@@ -3,11 +3,14 @@
 import copy
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from conftest import environment
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -97,3 +100,12 @@ def report(folder: Path, *words: str) -> list[Table]:
 def read_result(directory: Path) -> dict[str, float]:
     """The row that a record holds, read without the report's own code."""
     return json.loads((directory / "status.json").read_text())["result"]
+
+
+def write_page(folder: Path) -> Path:
+    """The page of the report on `folder/results`, as the command writes it."""
+    subprocess.run(
+        [sys.executable, "-m", "pvt_bench.report", "formats=html"],
+        cwd=folder, env=environment(), check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "results" / "tables" / "report.html"

@@ -1,16 +1,13 @@
 """The page in a real browser: sorted, filtered, pointed at, followed, and silent on the network."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import find, open_browser, requests
-from conftest import environment
-from report_runs import COST, TASK, make_run, settings, train
+from report_runs import COST, TASK, make_run, settings, train, write_page
 
 HOSTILE = "<script>document.title='taken'</script>|100%_x_</td>"
 
@@ -31,11 +28,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     odd = settings(TASK, "model=pvt_tiny")
     odd["model"]["name"] = HOSTILE
     make_run(results, odd, {**COST, "val/AP": 0.1})
-    subprocess.run(
-        [sys.executable, "-m", "pvt_bench.report", "formats=html"],
-        cwd=folder, env=environment(), check=True, capture_output=True,
-    )  # fmt: skip
-    return results / "tables" / "report.html"
+    return write_page(folder)
 
 
 @pytest.fixture(scope="module", params=[800, 1600])

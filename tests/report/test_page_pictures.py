@@ -2,17 +2,14 @@
 
 import itertools
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import find, open_browser, requests
-from conftest import environment
 from PIL import Image
-from report_runs import COST, TASK, make_run, settings, train
+from report_runs import COST, TASK, make_run, settings, train, write_page
 
 MODELS = (
     "resnet18", "resnet50", "resnet101", "pvt_tiny", "pvt_small", "pvt_medium", "pvt_large",
@@ -44,11 +41,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (64, 64), (20 * place, 100, 0)).save(record / "pictures/predictions.png")
     train(results, "model=pvt_v2_b4", score=None, state="failed")
     make_run(results, settings(TASK, "model=pvt_v2_b5", "mode=cost"), COST)
-    subprocess.run(
-        [sys.executable, "-m", "pvt_bench.report", "formats=html"],
-        cwd=folder, env=environment(), check=True, capture_output=True,
-    )  # fmt: skip
-    return results / "tables" / "report.html"
+    return write_page(folder)
 
 
 @pytest.fixture(scope="module", params=[800, 1600])
