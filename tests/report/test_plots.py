@@ -118,7 +118,7 @@ def test_series_are_told_apart_without_colours() -> None:
     series.append(Series("published", (Point(0, 1),), published=True))
     axes = drawn(Chart("a", "Lines", "lines", "x", "y", tuple(series))).axes[0]
     styles = [(line.get_marker(), str(line._unscaled_dash_pattern)) for line in axes.lines]
-    assert len({marker for marker, _ in styles}) == 8
+    assert len({marker for marker, _ in styles}) == 9
     assert len(set(styles)) == 11
     published = axes.lines[-1]
     assert (published.get_markerfacecolor(), published.get_linestyle()) == ("none", "None")
@@ -259,6 +259,7 @@ def test_of_many_curves_the_best_are_in_colours_and_the_legend_is_as_they_end(
     lines = [(str(line.get_color()), line.get_label()) for line in figure.axes[0].lines]
     assert [label for colour, label in lines if colour == "0.8"] == ["others"] * 4
     assert len({*lines}) == 9
+    assert len({colour for colour, _ in lines}) == 9
     assert len(lines) == 20
     # From 2 to 0.06: on a logarithmic axis, with plain numbers.
     assert figure.axes[0].get_yscale() == "log"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
-from pvt_bench.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from pvt_bench.colours import BLACK, BLUE, BROWN, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from pvt_bench.report.pictures.charts import Chart, Point, Series
 from pvt_bench.report.pictures.labels import is_far, place_labels
 
@@ -30,9 +30,18 @@ FAR_SHARE = 0.2
 # Characters of a title's line; labels in a picture; points that all get a mark, and marks else.
 LINE, LABELS, FEW, MARKED = 56, 30, 30, 8
 # Without the light ones; marks and dashes say the same without colour.
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-MARKS = ("o", "s", "^", "v", "P", "X", "*")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, BROWN)
+MARKS = ("o", "s", "^", "v", "P", "X", "*", "h")
+DASHES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (1, 1)),
+    (0, (6, 1, 1, 1, 1, 1)),
+)
 STYLE: Any = {
     "font.size": TEXT,
     "axes.titlesize": TEXT,
