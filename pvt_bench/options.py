@@ -113,7 +113,7 @@ def sections_of(group: str, places: Sequence[str]) -> list[Section]:
 
 
 def built_sections(group: str, names: Sequence[str], places: Sequence[str]) -> list[Section]:
-    """The keys of some choices of a group, by what they name."""
+    """The keys of these choices of a group, read from the classes that their files name."""
     if group == "task":
         return explaining.task_sections(names, places)
     if group == "dataset":

@@ -24,7 +24,7 @@ from pvt_bench.errors import InputError
 from pvt_bench.identity import first_identity, flatten, identity, of_other_view, read_keys
 from pvt_bench.measure.speed import describe_device
 from pvt_bench.names import label
-from pvt_bench.screen import say
+from pvt_bench.screen import say_once
 from pvt_bench.tracking.publishing import Presentation
 from pvt_bench.tracking.reading import (
     DAMAGED,
@@ -186,7 +186,7 @@ def _is_of_this_data(found: Path, covered: bool, answer: OldRecords) -> bool:
     if "content" in status:  # taken over before, for other images
         return False
     if covered:
-        _say_once(f"taken over, since names and sizes of its images are those of today: {found}")
+        say_once(f"taken over, since names and sizes of its images are those of today: {found}")
     elif answer == OldRecords.ask:
         raise InputError(
             f"There is an older record of this command ({status['state']}): {found}. When it was "
@@ -195,10 +195,10 @@ def _is_of_this_data(found: Path, covered: bool, answer: OldRecords) -> bool:
             "old_records=ignore to leave it as it is and to start a new run."
         )
     elif answer == OldRecords.ignore:
-        _say_once(f"an older record of this command is left as it is (old_records=ignore): {found}")
+        say_once(f"an older record of this command is left as it is (old_records=ignore): {found}")
         return False
     else:
-        _say_once(f"taken over (old_records=keep): {found}")
+        say_once(f"taken over (old_records=keep): {found}")
     return True
 
 
@@ -209,7 +209,7 @@ def _tell_of_other_revision(wanted: Wanted, former: Digests) -> None:
     task = {key: value for key, value in wanted.keys["task"].items() if key != "revision"}
     found = _first_version(wanted, wanted.keys | {"task": task}, former)
     if found is not None:
-        _say_once(
+        say_once(
             f"an older record of this command was made before task={task['name']} became what it "
             f"is now (docs/exactness.md); it is left as it is, and this is a new run: {found}"
         )
@@ -219,12 +219,6 @@ def _tell_of_other_revision(wanted: Wanted, former: Digests) -> None:
 def _schema_defaults() -> tuple[tuple[str, Any], ...]:
     leaves = flatten(plain(OmegaConf.structured(Config)))
     return tuple((key, value) for key, value in leaves if value != MISSING)
-
-
-@cache
-def _say_once(message: str) -> None:
-    """Say what a sweep finds out twice: when it checks a cell, and when it queues it."""
-    say(message)
 
 
 def _file_digest(key: str, source: str) -> str:

@@ -53,22 +53,12 @@ def launch(
         each.tracking.uri = uri
     planned = plan(configs, swept)
     places = [each.cell.place for each in planned]
-    results_dir, name = Path(config.results_dir), sweep_name(title, places)
-    (results_dir / "sweeps").mkdir(parents=True, exist_ok=True)
-    # Two launches of the same sweep: the second one finds each cell claimed.
-    with FileLock(results_dir / "sweeps" / f".{name}.lock"):
-        experiments = {each.cell.experiment: each.cell.metrics for each in planned}
-        parents = open_parents(uri, results_dir, name, experiments, typed, swept)
-        sweep = Sweep(name, results_dir, typed, [], parents, uri, list(swept))
-        sweep, to_do = _claim_all(sweep, planned, first_lines)
-        try:
-            work = begin(config.launcher.name, sweep, to_do, run_here)
-        except InputError:
-            conclude(sweep, look(sweep))
-            raise
+    name = sweep_name(title, places)
+    sweep = Sweep(name, Path(config.results_dir), typed, [], {}, uri, list(swept))
+    sweep, work = _begin(sweep, planned, first_lines, run_here)
     say(f"sweep: {sweep.directory}")
     # Cells that were there before belong to the sweep in MLflow too.
-    adopt(uri, results_dir, parents_of_cells(sweep))
+    adopt(uri, sweep.results_dir, parents_of_cells(sweep))
     states = _detach(sweep, work) if config.launcher.detach else see_through(sweep, work)
     # One record may be that of several: a cost does not depend on the schedule, nor on the seed.
     by_place = {state.cell.place: state for state in states}
@@ -91,6 +81,28 @@ def _check_launcher(config: Config, uri: str) -> None:
             "the MLflow store is a sqlite file, which is for one host: with nodes on several, use "
             "tracking.uri=http://host:5000 of a tracking server"
         )
+
+
+def _begin(
+    sweep: Sweep,
+    planned: Sequence[Planned],
+    first_lines: Callable[[Config], str],
+    run_here: RunHere,
+) -> tuple[Sweep, Work]:
+    """Claim the cells, and begin the work on those that have to run."""
+    sweep.directory.parent.mkdir(parents=True, exist_ok=True)
+    # Two launches of the same sweep: the second one finds each cell claimed.
+    with FileLock(sweep.directory.with_name(f".{sweep.name}.lock")):
+        experiments = {each.cell.experiment: each.cell.metrics for each in planned}
+        parents = open_parents(
+            sweep.uri, sweep.results_dir, sweep.name, experiments, sweep.typed, sweep.swept
+        )
+        sweep, to_do = _claim_all(replace(sweep, parents=parents), planned, first_lines)
+        try:
+            return sweep, begin(planned[0].config.launcher.name, sweep, to_do, run_here)
+        except InputError:
+            conclude(sweep, look(sweep))
+            raise
 
 
 def _claim_all(

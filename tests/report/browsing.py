@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import needs
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -33,6 +34,19 @@ def open_browser(profile: Path, width: int) -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
+
+
+def browser_at(*widths: int) -> Any:
+    """A fixture of a module: a browser with a window of each of these widths in turn."""
+
+    @pytest.fixture(scope="module", params=widths)
+    def driver(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Any]:
+        with open_browser(tmp_path_factory.mktemp("chromium"), request.param) as browser:
+            yield browser
+
+    return driver
 
 
 def requests(driver: Any) -> list[str]:

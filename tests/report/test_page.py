@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import find, open_browser, requests
+from browsing import browser_at, find, requests
 from report_runs import COST, TASK, make_run, settings, train, write_page
 
 HOSTILE = "<script>document.title='taken'</script>|100%_x_</td>"
@@ -31,13 +31,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(folder)
 
 
-@pytest.fixture(scope="module", params=[800, 1600])
-def driver(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
-    """A browser with a window of a width in pixels."""
-    with open_browser(tmp_path_factory.mktemp("chromium"), request.param) as driver:
-        yield driver
+driver = browser_at(800, 1600)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import find, open_browser, requests
+from browsing import browser_at, find, requests
 from PIL import Image
 from report_runs import COST, TASK, make_run, settings, train, write_page
 
@@ -44,12 +44,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(folder)
 
 
-@pytest.fixture(scope="module", params=[800, 1600])
-def driver(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
-    with open_browser(tmp_path_factory.mktemp("chromium"), request.param) as driver:
-        yield driver
+driver = browser_at(800, 1600)
 
 
 @pytest.fixture
